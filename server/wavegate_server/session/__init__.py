@@ -1,0 +1,1 @@
+"""How one session's upstream conversation is kept alive: asyncio, but no gRPC and no protobuf."""

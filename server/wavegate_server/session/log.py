@@ -1,0 +1,125 @@
+"""The ordered events of one session, between the tasks that make them and the one that delivers them.
+
+Events leave in the order in which they were appended, and get their number when they leave, so that audio of
+a cancelled utterance can be taken back while it waits. What waits is bounded by its playing time: `room`
+holds the producer (and so the upstream) until the caller has read on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event on its way out."""
+
+    event: Any
+    acknowledged_input_sequence: int
+    audio_s: float = 0.0
+
+
+class EventLog:
+    """A single-reader log. All methods are called from one loop."""
+
+    def __init__(self, max_waiting_audio_s: float, max_audio_lead_s: float | None = None) -> None:
+        """`max_waiting_audio_s`: playing time that may wait for a slow reader. `max_audio_lead_s`: deliver at
+        most this much audio ahead of real time; None is as fast as it is read."""
+        self._limit_s = max_waiting_audio_s
+        self._lead_s = max_audio_lead_s
+        self._entries: deque[Entry] = deque()
+        self._waiting_s = 0.0
+        self._played_until = 0.0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<EventLog {len(self._entries)} waiting, {self._waiting_s:.2f} s of audio>"
+
+    @property
+    def waiting_audio_s(self) -> float:
+        """Playing time of the audio that waits to be read, in seconds."""
+        return self._waiting_s
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def append(self, event: Any, acknowledged_input_sequence: int, audio_s: float = 0.0) -> None:
+        """Add an event; ignored once the log is closed."""
+        if self._closed:
+            return
+        self._entries.append(Entry(event, acknowledged_input_sequence, audio_s))
+        if audio_s:
+            self._waiting_s += audio_s
+            if self._waiting_s >= self._limit_s:
+                self._room.clear()
+        self._wake.set()
+
+    def close(self) -> None:
+        """No more events; what is there is still delivered. Producers are let go."""
+        self._closed = True
+        self._wake.set()
+        self._room.set()
+
+    def take_back(self, unwanted: Callable[[Any], bool]) -> list[Any]:
+        """Remove waiting events for which `unwanted` is true, and return them."""
+        taken = [e for e in self._entries if unwanted(e.event)]
+        if taken:
+            self._entries = deque(e for e in self._entries if not unwanted(e.event))
+            self._waiting_s = sum(e.audio_s for e in self._entries)
+            if self._waiting_s < self._limit_s:
+                self._room.set()
+            self._wake.set()
+        return [e.event for e in taken]
+
+    async def room(self) -> None:
+        """Wait until less than the limit of audio waits."""
+        await self._room.wait()
+
+    async def next(self) -> Entry | None:
+        """The next event to deliver; None when the log is closed and empty. Cancelling loses nothing."""
+        while True:
+            if not self._entries:
+                if self._closed:
+                    return None
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            entry = self._entries[0]
+            if entry.audio_s and self._lead_s is not None:
+                ahead = self._ahead_s() + entry.audio_s - self._lead_s
+                # The first chunk always goes; a chunk longer than the lead goes when nothing is ahead of it.
+                if ahead > 0 and self._ahead_s() > 0:
+                    self._wake.clear()
+                    try:
+                        async with asyncio.timeout(min(ahead, self._ahead_s())):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pass
+                    continue
+            self._entries.popleft()
+            if entry.audio_s:
+                if self._lead_s is not None:
+                    self._played_until = max(self._now(), self._played_until) + entry.audio_s
+                self._waiting_s = max(0.0, self._waiting_s - entry.audio_s)
+                if self._waiting_s < self._limit_s:
+                    self._room.set()
+            return entry
+
+    def forget_lead(self) -> None:
+        """The listener stopped playing (barge-in): nothing is ahead of it any more."""
+        self._played_until = 0.0
+        self._wake.set()
+
+    def _ahead_s(self) -> float:
+        return max(0.0, self._played_until - self._now())
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

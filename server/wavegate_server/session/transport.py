@@ -1,0 +1,249 @@
+"""The port to an upstream WebSocket, and the one import of `websockets`.
+
+A session sees `Transport` (send, recv, close, abort) and a `Dialer` that makes one. Everything that can go
+wrong comes out of here as an error of `wavegate_server.errors` or as `TransportClosed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from wavegate_server import errors
+from wavegate_server.waves import close
+
+SEND_TIMEOUT_S = 2.0
+"""A send that blocks longer means a peer that no longer reads; `websockets` alone would wait for ever."""
+PING_INTERVAL_S = 5.0
+PING_TIMEOUT_S = 5.0
+"""A peer that answers no ping for this long is gone, however quiet the line may rightly be."""
+OPEN_TIMEOUT_S = 5.0
+"""TCP, TLS and upgrade together. Real handshakes were seen to take up to 1.5 s."""
+CLOSE_TIMEOUT_S = 1.0
+MAX_MESSAGE_BYTES = 2**22
+"""Largest message taken from the upstream: 4 MiB is over a minute of base64 speech in one frame."""
+RECEIVE_QUEUE = 16
+"""Messages read ahead of the session; then the socket is read no further, which is the back-pressure."""
+
+logger = logging.getLogger(__name__)
+
+
+class TransportClosed(Exception):  # noqa: N818
+    """Raised by `recv` and `send` when the connection has gone.
+
+    `code` is the close code that the peer sent; None where the connection was lost without one.
+    """
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        super().__init__(f"closed {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class Transport(Protocol):
+    """One open connection. One task may receive while another sends."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Write one message.
+
+        Raises `TransportClosed` when the connection has gone and `errors.UpstreamStalled` when the peer takes
+        nothing for `SEND_TIMEOUT_S` seconds; the connection is aborted then. Cancelling may leave the message
+        unsent.
+        """
+
+    async def recv(self) -> str | bytes:
+        """The next message. Raises `TransportClosed`. Cancelling loses nothing."""
+
+    async def close(self, code: int = 1000) -> None:
+        """Close in good order, waiting at most `CLOSE_TIMEOUT_S` seconds. Safe to call again."""
+
+    def abort(self) -> None:
+        """Cut the connection now. Safe to call again."""
+
+
+class Dialer(Protocol):
+    """Makes transports."""
+
+    async def dial(self, url: str, headers: Mapping[str, str]) -> Transport:
+        """Open a WebSocket. Raises an error of `wavegate_server.errors` that says what was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialOptions:
+    """Time limits of a connection, in seconds; see the constants above for why they are what they are."""
+
+    open_timeout_s: float = OPEN_TIMEOUT_S
+    send_timeout_s: float = SEND_TIMEOUT_S
+    ping_interval_s: float = PING_INTERVAL_S
+    ping_timeout_s: float = PING_TIMEOUT_S
+    ssl: ssl.SSLContext | None = field(default=None)
+    """None: the system's trust for `wss`, nothing for `ws`."""
+
+
+class WebSocketDialer:
+    """Dials with the `websockets` library."""
+
+    def __init__(self, options: DialOptions | None = None) -> None:
+        self._options = options or DialOptions()
+
+    async def dial(self, url: str, headers: Mapping[str, str]) -> Transport:
+        options = self._options
+        where = url.partition("?")[0]
+        try:
+            async with asyncio.timeout(options.open_timeout_s):
+                connection = await connect(
+                    url,
+                    additional_headers=dict(headers),
+                    user_agent_header=None,
+                    # Audio in base64 does not shrink, and deflate costs 50 KiB a connection.
+                    compression=None,
+                    # An environment's proxy is for browsers; the upstream is reached directly.
+                    proxy=None,
+                    open_timeout=None,
+                    # Pings are this module's: the library's would count a session that is not reading (a slow
+                    # caller) as a dead peer.
+                    ping_interval=None,
+                    close_timeout=CLOSE_TIMEOUT_S,
+                    max_size=MAX_MESSAGE_BYTES,
+                    max_queue=RECEIVE_QUEUE,
+                    # DEBUG logs of the library show the Authorization header.
+                    logger=_quiet,
+                    process_exception=_never_retry,
+                    **({"ssl": options.ssl} if options.ssl is not None and url.startswith("wss:") else {}),
+                )
+        except InvalidStatus as exc:
+            response = exc.response
+            body = bytes(response.body or b"").decode("utf-8", "replace")
+            raise close.from_status(response.status_code, body, response.headers.get("Retry-After")) from exc
+        except InvalidURI as exc:
+            raise errors.UpstreamUnavailable(
+                f"the upstream address {where} is not a WebSocket address"
+            ) from exc
+        except InvalidHandshake as exc:
+            raise errors.UpstreamProtocol(f"the upstream at {where} does not speak WebSocket: {exc}") from exc
+        except TimeoutError as exc:
+            raise errors.UpstreamUnavailable(
+                f"the upstream at {where} did not accept a connection within {options.open_timeout_s:g} s"
+            ) from exc
+        except ssl.SSLError as exc:
+            raise errors.UpstreamUnavailable(
+                f"no secure connection to the upstream at {where}: {exc.reason or exc}"
+            ) from exc
+        except (OSError, EOFError, ConnectionClosed) as exc:
+            raise errors.UpstreamUnavailable(f"the upstream at {where} cannot be reached: {exc}") from exc
+        sock = connection.transport.get_extra_info("socket")
+        if sock is not None:
+            # Small frames go out at once; a chunk of audio must not wait for an ACK.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return WebSocketTransport(connection, options)
+
+
+def _never_retry(exc: Exception) -> Exception | None:
+    """The session decides when to dial again."""
+    return exc
+
+
+_quiet = logging.getLogger("wavegate_server.websockets")
+_quiet.setLevel(logging.WARNING)
+
+
+class WebSocketTransport:
+    """A `Transport` over `websockets`."""
+
+    def __init__(self, connection: ClientConnection, options: DialOptions) -> None:
+        self._connection = connection
+        self._options = options
+        self._receiving = False
+        self._received = 0
+        self._stalled = False
+        self._pinger = asyncio.create_task(self._ping(), name="upstream-ping")
+
+    def __repr__(self) -> str:
+        return f"<WebSocketTransport {self._connection.state.name}>"
+
+    async def send(self, message: str | bytes) -> None:
+        try:
+            async with asyncio.timeout(self._options.send_timeout_s):
+                await self._connection.send(message)
+        except TimeoutError as exc:
+            self.abort()
+            raise errors.UpstreamStalled(
+                f"the upstream took nothing for {self._options.send_timeout_s:g} s"
+            ) from exc
+        except ConnectionClosed as exc:
+            raise _closed(exc) from exc
+
+    async def recv(self) -> str | bytes:
+        self._receiving = True
+        try:
+            message = await self._connection.recv()
+        except ConnectionClosed as exc:
+            raise _closed(exc) from exc
+        finally:
+            self._receiving = False
+        self._received += 1
+        return message
+
+    async def close(self, code: int = 1000) -> None:
+        self._pinger.cancel()
+        try:
+            # The library's close waits for its write buffer first, for ever where the peer does not read.
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._connection.close(code)
+        except (TimeoutError, ConnectionClosed):
+            pass
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        self._pinger.cancel()
+        transport = self._connection.transport
+        if transport is not None:
+            transport.abort()
+
+    async def _ping(self) -> None:
+        """Abort a connection whose peer has gone without a word.
+
+        Counts only while a receiver waits: then the queue is empty, so a pong would have been seen.
+        """
+        options = self._options
+        try:
+            while True:
+                await asyncio.sleep(options.ping_interval_s)
+                if not self._receiving:
+                    continue
+                before = self._received
+                async with asyncio.timeout(options.send_timeout_s):
+                    pong = await self._connection.ping()
+                waited = 0.0
+                step = options.ping_timeout_s / 5
+                while not pong.done():
+                    await asyncio.sleep(step)
+                    # A peer that talks is alive, and one that we do not listen to proves nothing.
+                    waited = waited + step if self._receiving and self._received == before else 0.0
+                    before = self._received
+                    if waited >= options.ping_timeout_s:
+                        logger.warning("upstream answered no ping for %g s", options.ping_timeout_s)
+                        self.abort()
+                        return
+        except TimeoutError:
+            self.abort()
+        except ConnectionClosed:
+            pass
+
+
+def _closed(exc: ConnectionClosed) -> TransportClosed:
+    received = exc.rcvd
+    if received is None:
+        return TransportClosed(None, str(exc))
+    return TransportClosed(received.code, received.reason)
