@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SessionServiceStub:
-    """Control plane over live sessions of both kinds.
+    """Sees and changes live sessions of both kinds, from outside their own streams. Another caller's session,
+    an unknown one and an ended one are the same to it: NOT_FOUND, SESSION_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -58,12 +59,19 @@ class SessionServiceStub:
 
 
 class SessionServiceServicer:
-    """Control plane over live sessions of both kinds.
+    """Sees and changes live sessions of both kinds, from outside their own streams. Another caller's session,
+    an unknown one and an ended one are the same to it: NOT_FOUND, SESSION_NOT_FOUND.
     """
 
     def UpdateSettings(self, request_iterator, context):
-        """Deltas to live sessions in, what became of them out. Each request acts on one
-        session, and so on one upstream WebSocket; one call may address many.
+        """Settings deltas to live sessions in, what became of them out. Each request acts on one session, and so
+        on one upstream WebSocket; one call may address many. A delta means the same as in the session's own
+        stream, is ordered with those by its arrival, and is acknowledged in both streams.
+
+        A delta that cannot be applied gets a REJECTED ack, also for an unknown session, and the call goes on; a
+        request without an `update_id` or a `session_id` ends the call with INVALID_ARGUMENT, FIELD_INVALID.
+        After half-close the call ends with OK as soon as every delta has its last ack and no session is
+        watched any more; cancelling it revokes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,14 +85,15 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """The caller's live sessions.
+        """The caller's live sessions, on this gateway, the oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseSession(self, request, context):
-        """Ends a live session from outside: as EndSession in its own stream would.
+        """Ends a live session, as `end_session` in its own stream would. Answers as soon as the session has been
+        told; its own stream gets `session_ended` with REASON_CLOSED_BY_OPERATOR when it is done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +131,8 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService:
-    """Control plane over live sessions of both kinds.
+    """Sees and changes live sessions of both kinds, from outside their own streams. Another caller's session,
+    an unknown one and an ended one are the same to it: NOT_FOUND, SESSION_NOT_FOUND.
     """
 
     @staticmethod

@@ -57,21 +57,34 @@ class SynthesisServiceServicer:
     """
 
     def SynthesizeStream(self, request_iterator, context):
-        """One upstream TTS WebSocket session. First message: start.
+        """Text in as it is written, audio out as it is spoken. One call is one session, backed by one upstream
+        WebSocket at a time.
+
+        The first message is `start`, within 10 s (DEADLINE_EXCEEDED, START_TIMEOUT); any other one, or a
+        second `start`, ends the call with INVALID_ARGUMENT, MESSAGE_ORDER. What is sent before
+        `session_started` is kept, up to the session's bounds, and spoken in order.
+
+        Utterances are spoken in order, one at a time. Each ends with exactly one of `utterance_completed`,
+        `utterance_cancelled` and `utterance_failed`, and none of its audio follows. An utterance that fails
+        leaves the session alive, unless the gateway's key is bad or the model has been retired.
+
+        Half-close, or `end_session`, finishes everything and ends with OK. Cancelling the call stops at
+        once. A client that reads slowly slows the upstream down; nothing is dropped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Synthesize(self, request, context):
-        """The whole text at once, audio as it is made. For callers without bidi.
+        """The whole text in one request, audio as it is made. For callers without bidirectional streams. It has
+        no barge-in but cancelling the call, and a failed synthesis fails the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVoices(self, request, context):
-        """The voice catalogue.
+        """The voice catalogue, as the upstream has it. It may be a few minutes old.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,14 +52,26 @@ class TranscriptionServiceServicer:
     """
 
     def TranscribeStream(self, request_iterator, context):
-        """One upstream STT session. First message: start.
+        """Audio in as it is recorded, transcripts out as they are recognised. One call is one session, backed by
+        one upstream WebSocket at a time.
+
+        The first message is `start`, within 10 s (DEADLINE_EXCEEDED, START_TIMEOUT); any other one, or a
+        second `start`, ends the call with INVALID_ARGUMENT, MESSAGE_ORDER. Audio that is sent before
+        `session_started` is kept, up to the session's bounds, and recognised in order.
+
+        Audio is kept until a final transcript covers it, and sent again where the upstream connection is lost;
+        what could not be kept is reported, never lost in silence. All offsets count from the first sample that
+        the client ever sent on the session, whatever happened upstream.
+
+        Half-close, or `end_session`, delivers every remaining transcript and ends with OK. Cancelling the call
+        stops at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Recognize(self, request, context):
-        """A short recording in one request.
+        """A recording in one request, its transcript in one response. For longer recordings use the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,1 @@
+"""The contract, one package per version: `from wavegate.speech import v1`."""
