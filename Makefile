@@ -1,0 +1,140 @@
+# One verb a chore. Everything is made inside this folder: `.venv` holds the project and its tests, `.tools`
+# what generates and checks the contract (it needs another protobuf, see buf.gen.yaml). Both are installed
+# from locks with hashes, once; a stamp says for which lock.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+VENV := .venv
+TOOLS := .tools
+PY := $(VENV)/bin/python
+# buf calls its plugins as `python`, and they need the tools' one.
+BUF := PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" buf
+GENERATED := clients/python/wavegate/speech/v1
+BASELINE := protos/baseline.binpb
+# What `make fix` and `make check` look at.
+PYTHON_CODE := server clients/python scripts tests $(wildcard benchmarks examples)
+
+##@ Use it
+
+.PHONY: help
+help: ## Show this text
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nmake PYTHON=… setup picks the Python; ARGS="…" is handed on by run, demo and test.\n'
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make .venv: the project, its speech engines and its development tools
+
+.PHONY: run
+run: setup ## Set up, then serve in the foreground (ARGS="--listen 127.0.0.1:50052" …)
+	@exec $(VENV)/bin/wavegate-server $(ARGS)
+
+.PHONY: demo
+demo: setup ## Set up, then speak, listen and change settings in mid-stream, with a table of latencies
+	@exec $(VENV)/bin/wavegate demo $(ARGS)
+
+##@ Change it
+
+.PHONY: test
+test: setup ## Set up, then run every test that this machine has the toolchain for (ARGS="-k name" …)
+	@# -rs: every test that was left out, and why.
+	$(VENV)/bin/pytest --cov --cov-report=term -rs $(ARGS)
+
+.PHONY: check
+check: check-style check-types check-imports check-locks check-contract protos-check ## Every static check; `make fix` mends what it can
+
+.PHONY: fix
+fix: setup $(TOOLS)/.installed ## Format, and mend what the linters can mend
+	$(VENV)/bin/ruff check --fix $(PYTHON_CODE)
+	$(VENV)/bin/ruff format $(PYTHON_CODE)
+	$(BUF) format --write
+
+.PHONY: check-style
+check-style: setup
+	$(VENV)/bin/ruff check $(PYTHON_CODE)
+	$(VENV)/bin/ruff format --check $(PYTHON_CODE)
+
+.PHONY: check-types
+check-types: setup
+	$(VENV)/bin/mypy
+
+.PHONY: check-imports
+check-imports: setup
+	PYTHONPATH=server:clients/python $(VENV)/bin/lint-imports
+
+.PHONY: check-locks
+check-locks: setup
+	$(PY) scripts/check_locks.py
+
+.PHONY: check-contract
+check-contract: $(TOOLS)/.installed
+	$(BUF) format --diff --exit-code
+	$(BUF) lint
+	$(BUF) breaking --against $(BASELINE)
+
+##@ The contract
+
+.PHONY: protos
+protos: $(TOOLS)/.installed ## Generate the code of every language from protos/
+	rm -f $(GENERATED)/*_pb2*.py $(GENERATED)/*_pb2.pyi $(GENERATED)/__init__.py
+	$(BUF) generate
+
+.PHONY: protos-check
+protos-check: $(TOOLS)/.installed ## Fail where the generated code is not what protos/ says
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(BUF) generate --output "$$fresh"; \
+	diff -r --brief --exclude=__pycache__ "$$fresh/$(GENERATED)" $(GENERATED) || \
+	  { echo "The generated code is not what protos/ says. Run: make protos" >&2; exit 1; }; \
+	echo "generated code: up to date"
+
+# A release makes what it ships the baseline of `buf breaking`; nothing else may.
+.PHONY: protos-baseline
+protos-baseline: $(TOOLS)/.installed ## At a release: make the contract of today the one not to break
+	$(BUF) build --exclude-source-info --output $(BASELINE)
+
+##@ Ship it
+
+# Names, versions and hashes only: a lock says nothing of the index it was made from.
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+.PHONY: lock
+lock: $(TOOLS)/.installed ## Write the locks from pyproject.toml (UPGRADE=1: with the newest versions)
+	$(COMPILE) pyproject.toml --extra speech --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --constraints requirements.lock --output-file requirements-runtime.lock
+	$(COMPILE) --group pyproject.toml:tools --python-version 3.11 --output-file requirements-tools.lock
+	@$(MAKE) check-locks
+
+.PHONY: build
+build: setup ## Build the wheels into dist/: wavegate, and wavegate-client with the client alone
+	rm -rf dist
+	$(PY) -m hatchling build -d dist
+	cd clients/python && ../../$(PY) -m hatchling build -d ../../dist
+	@ls -l dist
+
+.PHONY: clean
+clean: ## Remove everything that these verbs made, .venv and .tools included
+	rm -rf $(VENV) $(TOOLS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A new environment each time its lock changes, so that nothing lingers that is no longer asked for.
+$(VENV)/.locked: requirements.lock
+	@python=$$(scripts/find-python); echo "Making $(VENV) with $$python"; \
+	"$$python" -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TOOLS)/.installed: requirements-tools.lock
+	@python=$$(scripts/find-python); echo "Making $(TOOLS) with $$python"; \
+	"$$python" -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --require-hashes --requirement requirements-tools.lock
+	@touch $@
