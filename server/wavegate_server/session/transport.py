@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -37,7 +37,7 @@ RECEIVE_QUEUE = 16
 logger = logging.getLogger(__name__)
 
 
-class TransportClosed(Exception):  # noqa: N818
+class TransportClosed(Exception):
     """Raised by `recv` and `send` when the connection has gone.
 
     `code` is the close code that the peer sent; None where the connection was lost without one.
@@ -118,7 +118,7 @@ class WebSocketDialer:
                     # DEBUG logs of the library show the Authorization header.
                     logger=_quiet,
                     process_exception=_never_retry,
-                    **({"ssl": options.ssl} if options.ssl is not None and url.startswith("wss:") else {}),
+                    **_tls(url, options),
                 )
         except InvalidStatus as exc:
             response = exc.response
@@ -146,6 +146,12 @@ class WebSocketDialer:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return WebSocketTransport(connection, options)
+
+
+def _tls(url: str, options: DialOptions) -> dict[str, Any]:
+    if options.ssl is None or not url.startswith("wss:"):
+        return {}
+    return {"ssl": options.ssl}
 
 
 def _never_retry(exc: Exception) -> Exception | None:
@@ -224,7 +230,7 @@ class WebSocketTransport:
                     continue
                 before = self._received
                 async with asyncio.timeout(options.send_timeout_s):
-                    pong = await self._connection.ping()
+                    pong = asyncio.ensure_future(await self._connection.ping())
                 waited = 0.0
                 step = options.ping_timeout_s / 5
                 while not pong.done():

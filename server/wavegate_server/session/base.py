@@ -1,0 +1,465 @@
+"""What both kinds of session share: identity, settings, the event log, timers, watchers, the end.
+
+A session is driven by one task, `run`, which ends when the session has. Everything else — commands from the
+caller's stream, deltas from the control plane, frames from upstream — changes its state in plain synchronous
+calls on the same loop and wakes that task. So no lock is needed, and no order can be observed half done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, ClassVar
+
+from wavegate_server import errors
+from wavegate_server.audio import AudioFormat
+from wavegate_server.errors import WavegateError
+from wavegate_server.session.context import SessionContext, endpoint_of
+from wavegate_server.session.events import (
+    AckState,
+    ConnectionChanged,
+    EndReason,
+    EndSession,
+    SessionEnded,
+    SessionLimits,
+    SessionStarted,
+    SettingsAcknowledged,
+    UpdateSettings,
+    Upstream,
+    Usage,
+    WarningRaised,
+)
+from wavegate_server.session.ledger import SettingsLedger
+from wavegate_server.session.log import EventLog
+from wavegate_server.session.transport import Transport
+from wavegate_server.telemetry import Span
+
+logger = logging.getLogger(__name__)
+
+APPLY_WITHIN_S = 5.0
+"""A delta that waits for a boundary is applied after this time at the latest (contract, `ApplyPolicy`)."""
+MAX_HELD_UPDATES = 256
+"""Deltas of one session that wait for an input sequence; more are refused."""
+
+Listener = Callable[[Any], None]
+"""Called with SettingsAcknowledged, ConnectionChanged and SessionEnded; must not raise or block."""
+
+
+class State(Enum):
+    """The contract's `Session.State`."""
+
+    CONNECTING = "CONNECTING"
+    ACTIVE = "ACTIVE"
+    RECONNECTING = "RECONNECTING"
+    DRAINING = "DRAINING"
+    DETACHED = "DETACHED"
+
+
+class Alarm:
+    """One timer that is moved often: it is re-armed only when it must ring earlier, else when it rings."""
+
+    def __init__(self, ring: Callable[[float], None]) -> None:
+        self._ring = ring
+        self._due: float | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, due: float | None) -> None:
+        """Ring at `due` on the loop's clock; None for not at all."""
+        self._due = due
+        if due is None:
+            return
+        if self._handle is None or due < self._handle.when():
+            if self._handle is not None:
+                self._handle.cancel()
+            self._handle = asyncio.get_running_loop().call_at(due, self._rang)
+
+    def cancel(self) -> None:
+        self._due = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _rang(self) -> None:
+        self._handle = None
+        now = asyncio.get_running_loop().time()
+        if self._due is None:
+            return
+        if now < self._due:
+            self.set(self._due)
+            return
+        self._due = None
+        self._ring(now)
+
+
+class Link:
+    """One upstream connection of a session and what is known of it."""
+
+    def __init__(
+        self, transport: Transport, url: str, index: int, span: Span, opened_at: float, handshake_s: float
+    ) -> None:
+        self.transport = transport
+        self.url = url
+        self.endpoint = endpoint_of(url)
+        self.index = index
+        self.span = span
+        self.opened_at = opened_at
+        self.handshake_s = handshake_s
+        self.delivered = False
+        """Whether anything useful ever came over it."""
+        self.receiver: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} #{self.index} {self.endpoint}>"
+
+    def release(self, error: WavegateError | None = None) -> None:
+        """Cut the connection and end its span."""
+        self.transport.abort()
+        if error is not None:
+            self.span.fail(error.reason, error.message)
+        self.span.end()
+        if self.receiver is not None and self.receiver is not asyncio.current_task():
+            self.receiver.cancel()
+
+
+class Session(ABC):
+    """One live session. Made by a servicer, kept in the registry until it has ended."""
+
+    kind: ClassVar[str]
+    """`tts` or `stt`, for spans and metrics."""
+
+    def __init__(
+        self, context: SessionContext, audio_format: AudioFormat, ledger: SettingsLedger, log: EventLog
+    ) -> None:
+        self.context = context
+        self.audio_format = audio_format
+        self.ledger = ledger
+        self.log = log
+        self.state = State.CONNECTING
+        self.created_at = time.time()
+        self.last_activity_at = self.created_at
+        self.input_sequence = 0
+        """Number of the newest message of the caller that was processed."""
+        self.reconnect_count = 0
+        self.connection_index = -1
+        self.ended: SessionEnded | None = None
+        self._ending: EndSession | None = None
+        self._end_reason: EndReason | None = None
+        self._failure: WavegateError | None = None
+        self._wake = asyncio.Event()
+        self._heard_at = asyncio.get_running_loop().time()
+        self._alarm = Alarm(self._on_alarm)
+        self._listeners: dict[str, list[Listener]] = {}
+        self._watchers: list[Listener] = []
+        self._held: list[UpdateSettings] = []
+        self._queued_sent: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.context.session_id} {self.state.name} {self.log!r}>"
+
+    @property
+    def session_id(self) -> str:
+        return self.context.session_id
+
+    # -- for servicers ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Drive the session to its end. Returns normally, also when the session failed.
+
+        Cancelling it is the caller's vanishing: the upstream is cut at once, nothing more is said.
+        """
+        try:
+            await self._drive()
+        except WavegateError as exc:
+            self._finish(EndReason.FAILURE, exc)
+        except asyncio.CancelledError:
+            self.log.close()
+            raise
+        except Exception:
+            logger.exception("session failed unexpectedly")
+            self._finish(
+                EndReason.FAILURE,
+                errors.GatewayBug(
+                    "the gateway failed; its log has the details under this session's trace id"
+                ),
+            )
+        finally:
+            self._alarm.cancel()
+            self._release()
+
+    def submit(self, command: Any, input_sequence: int) -> None:
+        """Process the caller's message number `input_sequence`.
+
+        Raises `errors.InvalidInput` or `errors.MessageOrder` where the message ends the call.
+        """
+        if self.ended is not None or (self._ending is not None and not isinstance(command, EndSession)):
+            return
+        now = self._now()
+        self._heard_at = now
+        self.last_activity_at = time.time()
+        self.input_sequence = input_sequence
+        match command:
+            case EndSession():
+                self.end(command)
+            case UpdateSettings():
+                self.update_settings(command)
+            case _:
+                self._handle(command, now)
+        self._release_held()
+        self._rearm()
+        self._wake.set()
+
+    async def ready(self) -> None:
+        """Wait until another message of the caller may be processed: the bound on what waits."""
+        return
+
+    def end(self, command: EndSession) -> None:
+        """No more input. The first reason given wins; a later `discard` still cuts the rest short."""
+        if self._ending is None:
+            reason = EndReason.CLIENT_HALF_CLOSE if command.by_half_close else EndReason.CLIENT_END
+            self._end_reason = self._end_reason or reason
+            self._ending = command
+        elif command.discard:
+            self._ending = command
+        self._wake.set()
+
+    def close_by_operator(self, discard: bool) -> None:
+        """End from outside, as `CloseSession` does. With `discard` the session's own call is ABORTED."""
+        if self.ended is not None:
+            return
+        self._end_reason = EndReason.CLOSED_BY_OPERATOR
+        if discard:
+            self._failure = errors.SessionClosed("the session was closed from outside (CloseSession)")
+        self.end(EndSession(discard=discard))
+
+    def fail(self, error: WavegateError, reason: EndReason = EndReason.FAILURE) -> None:
+        """End the session because of `error`: the caller broke the contract, or the gateway stops."""
+        if self.ended is None:
+            self._failure = self._failure or error
+            self._end_reason = reason
+            self.end(EndSession(discard=True))
+
+    def update_settings(self, update: UpdateSettings, listener: Listener | None = None) -> None:
+        """Take a delta. `listener` gets its acks, beside the session's own stream."""
+        now = self._now()
+        if self.ended is not None or self._ending is not None:
+            ack = SettingsAcknowledged(update.update_id, AckState.SESSION_ENDED)
+            if listener is not None:
+                listener(ack)
+            else:
+                self._emit(ack)
+            return
+        if self.ledger.seen(update.update_id):
+            self._repeated(update, listener)
+            return
+        self.ledger.remember(update.update_id)
+        if listener is not None:
+            self._listeners.setdefault(update.update_id, []).append(listener)
+        waits = update.after_input_sequence is not None and update.after_input_sequence > self.input_sequence
+        if waits or self._held:
+            # Deltas apply in the order in which they came, so one that waits holds those behind it.
+            if len(self._held) >= MAX_HELD_UPDATES:
+                self._acknowledge(
+                    SettingsAcknowledged(
+                        update.update_id,
+                        AckState.REJECTED,
+                        settings_revision=self.ledger.revision,
+                        error=errors.InvalidInput(f"more than {MAX_HELD_UPDATES} deltas are waiting"),
+                    )
+                )
+                return
+            self._held.append(update)
+            self._acknowledge(
+                SettingsAcknowledged(
+                    update.update_id, AckState.QUEUED, settings_revision=self.ledger.latest_revision
+                )
+            )
+            return
+        self._take_update(update, now)
+        self._rearm()
+        self._wake.set()
+
+    def watch(self, watcher: Listener) -> None:
+        """Report acks, connection changes and the end to `watcher` from now on."""
+        if watcher not in self._watchers:
+            self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Listener) -> None:
+        """Stop reporting to `watcher`, as a watcher and as a listener."""
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+        for listeners in self._listeners.values():
+            while watcher in listeners:
+                listeners.remove(watcher)
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Totals so far."""
+
+    @abstractmethod
+    def upstream(self) -> Upstream:
+        """The upstream's identifiers as known now."""
+
+    def delivered(self, event: Any) -> None:
+        """`event` was handed to the caller's connection."""
+        return
+
+    # -- for subclasses ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _drive(self) -> None:
+        """Run until `_finish` was called."""
+
+    @abstractmethod
+    def _handle(self, command: Any, now: float) -> None:
+        """Process a command of this kind of session."""
+
+    @abstractmethod
+    def _take_update(self, update: UpdateSettings, now: float) -> None:
+        """Assess a delta and apply or queue it."""
+
+    @abstractmethod
+    def _due(self) -> float | None:
+        """When `_on_due` wants to be called next."""
+
+    @abstractmethod
+    def _on_due(self, now: float) -> None:
+        """Something may be due."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of the upstream, at once. Called exactly once, whatever happened."""
+
+    @abstractmethod
+    def _busy(self) -> bool:
+        """Whether the session works on something, so that a silent caller is no idle one."""
+
+    def _emit(self, event: Any, audio_s: float = 0.0) -> None:
+        """Put an event on the session's stream, and tell those who watch."""
+        self.log.append(event, self.input_sequence, audio_s)
+        if self._watchers and isinstance(event, ConnectionChanged | SessionEnded):
+            for watcher in list(self._watchers):
+                watcher(event)
+
+    def _acknowledge(self, ack: SettingsAcknowledged) -> None:
+        """Send an ack everywhere it belongs, QUEUED at most once."""
+        if ack.state is AckState.QUEUED:
+            if ack.update_id in self._queued_sent:
+                return
+            self._queued_sent.add(ack.update_id)
+        else:
+            self._queued_sent.discard(ack.update_id)
+            self.ledger.finish(ack)
+        self._emit(ack)
+        told = list(self._listeners.get(ack.update_id, ()))
+        if ack.state.terminal:
+            self._listeners.pop(ack.update_id, None)
+        for listener in [*told, *(w for w in self._watchers if w not in told)]:
+            listener(ack)
+
+    def _warn(self, reason: str, message: str, utterance_id: str = "", **metadata: str) -> None:
+        self._emit(WarningRaised(reason, message, metadata, utterance_id))
+
+    def _started(self) -> SessionStarted:
+        bounds = self.context.bounds
+        return SessionStarted(
+            session_id=self.session_id,
+            audio_format=self.audio_format,
+            settings=self.ledger.settings,
+            settings_revision=self.ledger.revision,
+            limits=SessionLimits(
+                client_idle_timeout_s=bounds.idle_timeout_s,
+                resume_window_s=0.0,
+                max_text_message_chars=bounds.max_text_message_chars,
+                max_buffered_chars=bounds.max_buffered_chars,
+                max_audio_message_bytes=bounds.max_audio_message_bytes,
+                max_concurrent_sessions=self.context.max_concurrent_sessions,
+                active_sessions=self.context.active_sessions,
+            ),
+            trace_id=self.context.span.trace_id,
+            input_sequence_acknowledged=self.input_sequence,
+        )
+
+    def _finish(self, reason: EndReason, error: WavegateError | None) -> None:
+        """Say the last word and close the log. Only the first call counts."""
+        if self.ended is not None:
+            return
+        for update in self._held:
+            self._acknowledge(SettingsAcknowledged(update.update_id, AckState.SESSION_ENDED))
+        self._held = []
+        for ack in self.ledger.session_ended():
+            self._acknowledge(ack)
+        self.ended = SessionEnded(reason, error, self.usage())
+        self._emit(self.ended)
+        self.log.close()
+        self._wake.set()
+
+    async def _dial(self, url: str, attempt: int) -> Link:
+        """Open the next upstream connection. Raises an error of `wavegate_server.errors`."""
+        context = self.context
+        self.connection_index += 1
+        index = self.connection_index
+        span = context.telemetry.connection_span(context.span, self.kind, endpoint_of(url), attempt)
+        before = self._now()
+        try:
+            transport = await context.dialer.dial(url, context.target.headers())
+        except WavegateError as exc:
+            span.fail(exc.reason, exc.message)
+            span.end()
+            raise
+        except BaseException:
+            span.end()
+            raise
+        now = self._now()
+        return Link(transport, url, index, span, now, now - before)
+
+    def _rearm(self) -> None:
+        """Set the alarm for whatever is due first."""
+        if self.ended is not None:
+            self._alarm.cancel()
+            return
+        idle = self._heard_at + self.context.bounds.idle_timeout_s
+        due = self._due()
+        self._alarm.set(idle if due is None else min(idle, due))
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _on_alarm(self, now: float) -> None:
+        idle = self.context.bounds.idle_timeout_s
+        if now >= self._heard_at + idle:
+            if self._busy():
+                self._heard_at = now
+            else:
+                self.fail(
+                    errors.SessionIdle(f"nothing came from the client for {idle:g} s"), EndReason.CLIENT_IDLE
+                )
+        self._on_due(now)
+        self._rearm()
+
+    def _repeated(self, update: UpdateSettings, listener: Listener | None) -> None:
+        """A known `update_id`: not applied again. A control stream is told how the first one went."""
+        earlier = self.ledger.terminal_ack(update.update_id)
+        if listener is None:
+            self._warn(
+                "DUPLICATE_UPDATE",
+                f"update_id {update.update_id!r} was used before; a delta is applied once",
+                update_id=update.update_id,
+            )
+        elif earlier is not None:
+            listener(earlier)
+        elif listener not in self._listeners.setdefault(update.update_id, []):
+            self._listeners[update.update_id].append(listener)
+
+    def _release_held(self) -> None:
+        """Take the deltas whose input sequence has come."""
+        while self._held:
+            after = self._held[0].after_input_sequence
+            if after is not None and after > self.input_sequence:
+                return
+            self._take_update(self._held.pop(0), self._now())
