@@ -17,7 +17,7 @@ BUF := PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" buf
 GENERATED := clients/python/wavegate/speech/v1
 BASELINE := protos/baseline.binpb
 # What `make fix` and `make check` look at.
-PYTHON_CODE := server clients/python scripts tests $(wildcard benchmarks examples)
+PYTHON_CODE := server clients/python scripts $(wildcard tests benchmarks examples)
 
 ##@ Use it
 
@@ -66,7 +66,7 @@ check-types: setup
 
 .PHONY: check-imports
 check-imports: setup
-	PYTHONPATH=server:clients/python $(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports
 
 .PHONY: check-locks
 check-locks: setup
@@ -132,9 +132,11 @@ $(VENV)/.locked: requirements.lock
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+	@echo "$(VENV) is ready"
 
 $(TOOLS)/.installed: requirements-tools.lock
 	@python=$$(scripts/find-python); echo "Making $(TOOLS) with $$python"; \
 	"$$python" -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --require-hashes --requirement requirements-tools.lock
 	@touch $@
+	@echo "$(TOOLS) is ready"

@@ -27,11 +27,11 @@ class Pin:
 
 
 def read_lock(path: Path) -> list[Pin]:
-    """Return the pins of a lock in the format of pip's requirements files."""
+    """Return the pins of a lock in the format of pip's requirements files; options are no pins."""
     text = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
     pins = []
     for entry in text.replace("\\\n", " ").splitlines():
-        if entry.strip():
+        if entry.strip() and not entry.startswith("-"):
             head, *hashes = entry.split(" --hash=")
             requirement = Requirement(head.strip())
             version = str(requirement.specifier).removeprefix("==")
