@@ -113,8 +113,8 @@ lock: $(TOOLS)/.installed ## Write the locks from pyproject.toml (UPGRADE=1: wit
 .PHONY: build
 build: setup ## Build the wheels into dist/: wavegate, and wavegate-client with the client alone
 	rm -rf dist
-	$(PY) -m hatchling build -d dist
-	cd clients/python && ../../$(PY) -m hatchling build -d ../../dist
+	$(PY) -m hatchling build --target wheel --directory dist
+	cd clients/python && ../../$(PY) -m hatchling build --target wheel --directory ../../dist
 	@ls -l dist
 
 .PHONY: clean

@@ -36,3 +36,8 @@ def test_the_client_asks_for_nothing_that_the_whole_does_not() -> None:
     asked = requirements(CLIENT["dependencies"]) | requirements(extras["cli"])
     assert asked <= requirements(WHOLE["dependencies"])
     assert extras["play"] == whole_extras["play"]
+
+
+def test_the_client_carries_the_same_licence() -> None:
+    for name in ("LICENSE", "NOTICE"):
+        assert (ROOT / "clients/python" / name).read_text() == (ROOT / name).read_text()
