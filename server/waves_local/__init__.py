@@ -1,0 +1,23 @@
+"""A Waves-compatible speech service for development and tests: `waves-local`, or `serve()` as a library."""
+
+from waves_local.deterministic import deterministic_engine, speech, spoken
+from waves_local.engine import Engine
+from waves_local.faults import Fault, Faults
+from waves_local.journal import ConnectionRecord, Journal, ReceivedMessage
+from waves_local.options import Options
+from waves_local.server import Upstream, serve
+
+__all__ = [
+    "ConnectionRecord",
+    "Engine",
+    "Fault",
+    "Faults",
+    "Journal",
+    "Options",
+    "ReceivedMessage",
+    "Upstream",
+    "deterministic_engine",
+    "serve",
+    "speech",
+    "spoken",
+]

@@ -103,6 +103,8 @@ class HeardWord:
     start_s: float
     end_s: float
     confidence: float = 1.0
+    speaker: int = 0
+    """Speakers count from 0, in the order in which they were first heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,5 +161,8 @@ class Engine:
     name: str
     synthesizer: Synthesizer
     recognizer: Recognizer
+    punctuates: bool = False
+    """Whether recognized words come with their punctuation and case. If so, formatting options take away
+    what is not wanted; if not, they add it."""
     notes: tuple[str, ...] = field(default=())
     """Lines for the banner: what these engines are."""

@@ -1,0 +1,251 @@
+"""One WebSocket of a client: messages in and out, with journal and faults between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from aiohttp import ClientConnectionError, WSMsgType, web
+
+from waves_local import frames
+from waves_local.faults import Fault, FaultPlan
+from waves_local.journal import ConnectionRecord, Journal
+
+_AUDIO_FIELD = re.compile(rb'("audio":")[^"]*"')
+
+
+class ConnectionGone(Exception):
+    """Raised when something is to be sent to a client that is gone."""
+
+
+def reset(transport: asyncio.BaseTransport | None) -> None:
+    """Cut a TCP connection without a goodbye (RST)."""
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if isinstance(transport, asyncio.Transport):
+        transport.abort()
+    else:
+        transport.close()
+
+
+def damage(frame: bytes, fault: Fault) -> list[tuple[bytes, bool]]:
+    """What goes out in place of this frame: payloads, each with whether it is a binary frame."""
+    match fault.do:
+        case "bad-json":
+            return [(frame[: max(1, len(frame) - 2)] + b"#", False)]
+        case "bad-utf8":
+            return [(frame[:1] + b"\xff\xfe" + frame[1:], False)]
+        case "bad-base64":
+            return [(_AUDIO_FIELD.sub(rb'\1*not base64*"', frame), False)]
+        case "empty-audio":
+            return [(_AUDIO_FIELD.sub(rb'\1"', frame), False)]
+        case "wrong-type":
+            return [(frames.dumps(_mistyped(frames.loads(frame))), False)]
+        case "unknown-frame":
+            unknown = {"status": "weather", "type": "weather", "data": {"forecast": "rain"}}
+            return [(frames.dumps(unknown), False), (frame, False)]
+        case "binary":
+            return [(frame, True)]
+        case "duplicate":
+            return [(frame, False), (frame, False)]
+        case _:
+            return [(frame, False)]
+
+
+def _mistyped(value: Any) -> Any:
+    """Every leaf with another type than it had; discriminators keep theirs, or it would be an unknown frame."""
+    if isinstance(value, dict):
+        return {k: v if k in {"status", "type"} else _mistyped(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return {"0": value}
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return [value]
+    if isinstance(value, str):
+        return len(value)
+    return value
+
+
+class IdleClock:
+    """Calls back once when nothing has been heard for a while."""
+
+    def __init__(self, timeout_s: float, on_idle: Callable[[], None]) -> None:
+        """`timeout_s` of 0: never."""
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._on_idle = on_idle
+        self._heard_at_s = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        if timeout_s:
+            self._look()
+
+    def heard(self) -> None:
+        """Something was heard."""
+        self._heard_at_s = self._loop.time()
+
+    def stop(self) -> None:
+        """Never call back."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        # One timer that looks again, not one that every message moves.
+        due_s = self._heard_at_s + self._timeout_s
+        if self._loop.time() < due_s:
+            self._timer = self._loop.call_at(due_s + 0.001, self._look)
+        else:
+            self._on_idle()
+
+
+class Connection:
+    """The server's end of one WebSocket.
+
+    One task reads (`async for`), any task may send; frames do not interleave. Once the client is gone, `send`
+    raises ConnectionGone and the reader ends.
+    """
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        request: web.Request,
+        record: ConnectionRecord,
+        journal: Journal,
+        plan: FaultPlan,
+    ) -> None:
+        self._ws = ws
+        self._transport = request.transport
+        self.record = record
+        self._journal = journal
+        self._plan = plan
+        self._gone = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_ping: Callable[[], None] = lambda: None
+
+    def opened(self) -> None:
+        """The handshake is done."""
+        self.record.status = 101
+        self._journal.notify()
+        self._plan.opened(self._strike)
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        while True:
+            await self._wait_while("deaf")
+            message = await self._ws.receive()
+            if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
+                data = message.data
+                yield data if isinstance(data, str) else bytes(data)
+            elif message.type == WSMsgType.PING:
+                self.on_ping()
+                with contextlib.suppress(ClientConnectionError, ConnectionError):
+                    await self._ws.pong(message.data)
+            elif message.type != WSMsgType.PONG:
+                return
+
+    def received(self, message: str | bytes, parsed: Any = None) -> None:
+        """Note what the reader got, once it has parsed it."""
+        self._journal.received(self.record, message, parsed)
+        self._plan.received(0 if isinstance(message, str) else len(message))
+
+    async def send(self, frame: bytes, audio_bytes: int = 0) -> None:
+        """Send one text frame (JSON). Raises ConnectionGone."""
+        async with self._sending:
+            payloads = [(frame, False)]
+            for fault in self._plan.frame_faults():
+                if fault.do == "slow":
+                    await self._sleep(fault.delay_s)
+                else:
+                    first, *rest = payloads
+                    payloads = [*damage(first[0], fault), *rest]
+            await self._wait_while("stall")
+            for payload, is_binary in payloads:
+                await self._write(payload, is_binary=is_binary)
+            self.record.frames_sent += 1
+            self.record.audio_bytes_sent += audio_bytes
+        self._plan.sent(audio_bytes)
+
+    async def close(self, code: int = 1000, reason: str = "", *, by: str = "server") -> None:
+        """Close with a handshake; wait for the client's part of it, at most two seconds."""
+        if not self.record.closed_by:
+            self.record.closed_by = by
+        if not self._ws.closed:
+            with contextlib.suppress(ClientConnectionError, ConnectionError, RuntimeError):
+                await self._ws.close(code=code, message=reason.encode()[:120])
+                self.record.close_code = code
+        self._gone.set()
+
+    def drop(self, *, by: str = "server") -> None:
+        """Reset the TCP connection."""
+        if not self.record.closed_by:
+            self.record.closed_by = by
+        self._gone.set()
+        reset(self._transport)
+
+    def close_soon(self, code: int, reason: str = "", *, by: str = "server") -> None:
+        """Send nothing more and close, without waiting for it."""
+        self._gone.set()
+        self._in_background(self.close(code, reason, by=by))
+
+    async def ended(self) -> None:
+        """The conversation is over: finish closing and note how it ended. Called once, at the end."""
+        self._gone.set()
+        self._plan.closed()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self.record.close_code is None:
+            self.record.close_code = self._ws.close_code or 1006
+        self.record.closed_by = self.record.closed_by or "client"
+        self.record.closed_at_s = asyncio.get_running_loop().time()
+        self._journal.notify()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.is_set()
+
+    async def _write(self, payload: bytes, *, is_binary: bool) -> None:
+        if self._gone.is_set():
+            raise ConnectionGone
+        try:
+            await self._ws.send_frame(payload, WSMsgType.BINARY if is_binary else WSMsgType.TEXT)
+        except (ClientConnectionError, ConnectionError, RuntimeError) as error:
+            # RuntimeError: the socket is closing already.
+            raise ConnectionGone from error
+
+    async def _sleep(self, delay_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._gone.wait()
+                raise ConnectionGone
+
+    async def _wait_while(self, action: Any) -> None:
+        # Faults can be lifted while we wait; nothing tells us, so look now and then.
+        while self._plan.in_force(action):
+            await self._sleep(0.02)
+
+    def _strike(self, fault: Fault) -> None:
+        if fault.do == "drop":
+            self.drop(by="fault")
+        elif fault.do == "close":
+            self.close_soon(fault.code, fault.reason, by="fault")
+        elif fault.do == "error":
+            self._in_background(self._send_error(fault))
+
+    async def _send_error(self, fault: Fault) -> None:
+        message = fault.body or "Internal server error"
+        with contextlib.suppress(ConnectionGone):
+            await self.send(frames.dumps({"type": "error", "status": "error", "message": message}))
+
+    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
