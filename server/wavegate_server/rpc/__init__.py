@@ -1,0 +1,1 @@
+"""gRPC: what callers see. Servicers convert and delegate to sessions."""
