@@ -1,6 +1,6 @@
 # One verb a chore. Everything is made inside this folder: `.venv` holds the project and its tests, `.tools`
 # what generates and checks the contract (it needs another protobuf, see buf.gen.yaml). Both are installed
-# from locks with hashes, once; a stamp says for which lock.
+# from locks with hashes, once.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,7 +26,7 @@ help: ## Show this text
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nmake PYTHON=… setup picks the Python; ARGS="…" is handed on by run, demo and test.\n'
+	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo and test.\n'
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Make .venv: the project, its speech engines and its development tools
@@ -122,21 +122,24 @@ clean: ## Remove everything that these verbs made, .venv and .tools included
 	rm -rf $(VENV) $(TOOLS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A new environment each time its lock changes, so that nothing lingers that is no longer asked for.
+# A new environment each time its lock changes, so that nothing lingers that is no longer asked for. The
+# stamp is the lock it was made from: a lock that was only touched costs nothing.
 $(VENV)/.locked: requirements.lock
-	@python=$$(scripts/find-python); echo "Making $(VENV) with $$python"; \
-	"$$python" -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --require-hashes --requirement requirements.lock
-	@touch $@
+	@if cmp --quiet $< $@; then touch $@; exit; fi; \
+	python=$$(scripts/find-python); echo "Making $(VENV) with $$python"; \
+	"$$python" -m venv --clear $(VENV); \
+	$(PY) -m pip install --quiet --require-hashes --requirement $<; \
+	cp $< $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
-	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "$(VENV) is ready"
 
 $(TOOLS)/.installed: requirements-tools.lock
-	@python=$$(scripts/find-python); echo "Making $(TOOLS) with $$python"; \
-	"$$python" -m venv --clear $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --require-hashes --requirement requirements-tools.lock
-	@touch $@
-	@echo "$(TOOLS) is ready"
+	@if cmp --quiet $< $@; then touch $@; exit; fi; \
+	python=$$(scripts/find-python); echo "Making $(TOOLS) with $$python"; \
+	"$$python" -m venv --clear $(TOOLS); \
+	$(TOOLS)/bin/python -m pip install --quiet --require-hashes --requirement $<; \
+	cp $< $@; \
+	echo "$(TOOLS) is ready"
