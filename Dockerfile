@@ -19,8 +19,8 @@ RUN pip install --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY server server
 COPY clients/python clients/python
-RUN python -m hatchling build --target wheel --directory /tmp/dist \
- && pip --python /opt/wavegate install --no-deps /tmp/dist/*.whl \
+RUN python -m hatchling build --target wheel --directory /dist \
+ && pip --python /opt/wavegate install --no-deps /dist/*.whl \
  && python -m compileall -q /opt/wavegate/lib
 
 FROM python:3.13-slim-bookworm
