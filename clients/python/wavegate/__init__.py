@@ -1,0 +1,102 @@
+"""Client of the wavegate speech gateway: speech synthesis and transcription over gRPC.
+
+    async with Client() as client, client.synthesize(voice_id="magnus") as session:
+        utterance = await session.say("Hello there.")
+        async for audio in utterance.audio():
+            play(audio)
+
+`Client` is asynchronous; `wavegate.sync.Client` is the same for programs without an event loop. Failures are
+exceptions, see `wavegate.errors`; what a session reports are the classes of `wavegate.events`.
+"""
+
+from wavegate.client import Client
+from wavegate.control import SessionChange, SettingsStream
+from wavegate.errors import (
+    AccessDeniedError,
+    CapacityError,
+    ConflictError,
+    ConnectionLostError,
+    DeadlineError,
+    FieldViolation,
+    GatewayUnavailableError,
+    InvalidRequestError,
+    QuotaViolation,
+    SessionClosedError,
+    SessionNotFoundError,
+    UpstreamError,
+    WavegateError,
+)
+from wavegate.events import (
+    AudioChunk,
+    AudioProgress,
+    ConnectionEvent,
+    GatewayWarning,
+    GoAway,
+    SessionEnded,
+    SessionInfo,
+    SessionStarted,
+    SettingsAck,
+    SpeechEnded,
+    SpeechStarted,
+    SynthesisEvent,
+    Transcript,
+    TranscriptionEvent,
+    UtteranceCancelled,
+    UtteranceCompleted,
+    UtteranceFailed,
+    UtteranceStarted,
+    Voice,
+    WordTimings,
+)
+from wavegate.once import Recognition, Speech
+from wavegate.settings import AudioFormat, Keyword, SynthesisSettings, TranscriptionSettings
+from wavegate.synthesis import SynthesisSession, Utterance
+from wavegate.transcription import TranscriptionSession
+
+__all__ = [
+    "AccessDeniedError",
+    "AudioChunk",
+    "AudioFormat",
+    "AudioProgress",
+    "CapacityError",
+    "Client",
+    "ConflictError",
+    "ConnectionEvent",
+    "ConnectionLostError",
+    "DeadlineError",
+    "FieldViolation",
+    "GatewayUnavailableError",
+    "GatewayWarning",
+    "GoAway",
+    "InvalidRequestError",
+    "Keyword",
+    "QuotaViolation",
+    "Recognition",
+    "SessionChange",
+    "SessionClosedError",
+    "SessionEnded",
+    "SessionInfo",
+    "SessionNotFoundError",
+    "SessionStarted",
+    "SettingsAck",
+    "SettingsStream",
+    "Speech",
+    "SpeechEnded",
+    "SpeechStarted",
+    "SynthesisEvent",
+    "SynthesisSession",
+    "SynthesisSettings",
+    "Transcript",
+    "TranscriptionEvent",
+    "TranscriptionSession",
+    "TranscriptionSettings",
+    "UpstreamError",
+    "Utterance",
+    "UtteranceCancelled",
+    "UtteranceCompleted",
+    "UtteranceFailed",
+    "UtteranceStarted",
+    "Voice",
+    "WavegateError",
+    "WordTimings",
+]

@@ -1,0 +1,144 @@
+"""The connection to the gateway, and types for what grpcio leaves untyped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from importlib import import_module
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from grpc import aio
+
+from wavegate.errors import WavegateError, error_from_rpc
+from wavegate.speech.v1 import (
+    session_service_pb2_grpc,
+    synthesis_service_pb2_grpc,
+    transcription_service_pb2_grpc,
+)
+
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
+ResponseT = TypeVar("ResponseT")
+
+Metadata = tuple[tuple[str, str], ...]
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+_MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""The gateway's own limit for a whole recording in one request."""
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Small receive windows: audio waits in the gateway, where a cancel can drop it, and not for over a minute of
+    # playing time in this process's transport. Without the probe the window stays as small as it is set.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
+    # A peer that vanished is noticed within half a minute, also in a long silence. The gateway allows a ping
+    # every 5 s; a ping needs no data between it and the one before.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # Each client its own connection, so that clients of one process spread over the workers behind an address.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class StreamCall(Protocol[RequestT_contra, ResponseT_co]):
+    """A bidirectional call: written with `write`, read by iterating.
+
+    grpcio keeps a style for each direction. Reading by iteration matters: `read()` gives up what has arrived
+    but was not read yet as soon as a write has failed, iteration does not.
+    """
+
+    async def write(self, request: RequestT_contra) -> None:
+        """Sends one message. Cancelling it cancels the call."""
+
+    async def done_writing(self) -> None:
+        """Half-closes the call."""
+
+    def cancel(self) -> bool:
+        """Ends the call at once."""
+
+    def __aiter__(self) -> AsyncIterator[ResponseT_co]:
+        """The responses; raises `grpc.aio.AioRpcError` at the end of a call that failed."""
+
+
+class ResponseStream(Protocol[ResponseT_co]):
+    """The answers to one request."""
+
+    def cancel(self) -> bool:
+        """Ends the call at once."""
+
+    def __aiter__(self) -> AsyncIterator[ResponseT_co]:
+        """The responses."""
+
+
+class Channel:
+    """The gRPC channel to one target, with what every call of it carries."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: bool,
+        root_certificates: bytes | None,
+        client_certificate: tuple[bytes, bytes] | None,
+        token: str | None,
+        metadata: Sequence[tuple[str, str]],
+        options: Sequence[tuple[str, str | int]],
+    ) -> None:
+        self.target = target
+        merged = [*dict([*_OPTIONS, *options]).items()]
+        if tls or root_certificates or client_certificate:
+            key, chain = client_certificate or (None, None)
+            credentials = grpc.ssl_channel_credentials(root_certificates, key, chain)
+            self._channel = aio.secure_channel(target, credentials, options=merged)
+        else:
+            self._channel = aio.insecure_channel(target, options=merged)
+        self._metadata: Metadata = (
+            *metadata,
+            *((("authorization", f"Bearer {token}"),) if token else ()),
+        )
+        # The generated stubs carry no types; the classes that use them say what each call takes and gives.
+        self.synthesis: Any = synthesis_service_pb2_grpc.SynthesisServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self.transcription: Any = transcription_service_pb2_grpc.TranscriptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self.sessions: Any = session_service_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def metadata(self) -> Metadata:
+        """What goes with every call: the caller's own, the token, and the current trace context."""
+        return (*self._metadata, *_trace_context())
+
+    async def close(self) -> None:
+        """Ends every call of this channel and closes it."""
+        await self._channel.close()
+
+    def error(self, rpc_error: aio.AioRpcError, *, answered: bool) -> WavegateError:
+        """The exception for how gRPC ended a call of this channel."""
+        return error_from_rpc(
+            rpc_error.code().name,
+            rpc_error.details() or "",
+            rpc_error.trailing_metadata() or (),
+            target=self.target,
+            answered=answered,
+        )
+
+    async def unary(
+        self, method: Callable[..., Awaitable[ResponseT]], request: object, timeout_s: float | None
+    ) -> ResponseT:
+        """One request, one answer; raises `WavegateError`."""
+        try:
+            return await method(request, timeout=timeout_s, metadata=self.metadata())
+        except aio.AioRpcError as exc:
+            raise self.error(exc, answered=False) from exc
+
+
+def _trace_context() -> Metadata:
+    """The W3C trace context of the caller's current span, where the program uses OpenTelemetry."""
+    if "opentelemetry.trace" not in sys.modules:
+        return ()  # nobody can have opened a span, and importing it costs a command line its start
+    propagate = import_module("opentelemetry.propagate")
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return tuple(carrier.items())

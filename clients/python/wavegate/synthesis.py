@@ -1,0 +1,395 @@
+"""Speech synthesis: text in, audio out, in one session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Unpack
+
+from wavegate._channel import Channel, StreamCall
+from wavegate._events_wire import synthesis_event
+from wavegate._iteration import iterate
+from wavegate._session import BaseSession, UpdateArguments
+from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire
+from wavegate.errors import WavegateError
+from wavegate.events import (
+    AudioChunk,
+    SettingsAck,
+    SynthesisEvent,
+    UtteranceCancelled,
+    UtteranceCompleted,
+    UtteranceFailed,
+    WordTimings,
+)
+from wavegate.settings import AudioFormat, SynthesisOptions
+from wavegate.speech.v1 import synthesis_service_pb2, types_pb2
+
+__all__ = ["SynthesisSession", "Utterance"]
+
+_OUTCOMES = (UtteranceCompleted, UtteranceCancelled, UtteranceFailed)
+
+_REMEMBERED_UTTERANCES = 256
+
+BUFFER_LIMIT_BYTES = 64 * 1024
+"""Audio that may lie unread in this process before reading stops: 1.4 s of the default format. What is not read
+waits in the gateway, which can still drop it when the listener interrupts."""
+
+
+class SynthesisUpdate(SynthesisOptions, UpdateArguments, total=False):
+    """Keyword arguments of `SynthesisSession.update_settings`."""
+
+
+class Utterance:
+    """A piece of speech that is being made, as `SynthesisSession.say` returns it."""
+
+    def __init__(self, session: SynthesisSession, utterance_id: str) -> None:
+        self._session = session
+        self.utterance_id = utterance_id
+        self.cancelled = False
+        """Whether this side has cancelled it. The gateway's word on it is `done`."""
+        self.outcome: UtteranceCompleted | UtteranceCancelled | UtteranceFailed | None = None
+        """How it ended; `None` while it is being made."""
+        self._text_task: asyncio.Task[None] | None = None
+        self._text_error: Exception | None = None
+        self._consumed = False  # its last event has been taken out of the session's buffer
+
+    def __repr__(self) -> str:
+        state = "open" if self.outcome is None else type(self.outcome).__name__.removeprefix("Utterance")
+        return f"<Utterance {self.utterance_id} {state.lower()}>"
+
+    async def audio(self) -> AsyncIterator[bytes]:
+        """The audio as it comes, to the end of the utterance; ends at once when it is cancelled.
+
+        Events of other kinds, and audio of utterances before this one, are passed over: one consumer at a time.
+        Raises the utterance's failure, the session's, or what the iterator of its text raised.
+        """
+        while not self._consumed:
+            event = await self._session._next_for(self)
+            if event is None:
+                break
+            if getattr(event, "utterance_id", None) != self.utterance_id:
+                continue
+            if isinstance(event, AudioChunk):
+                yield event.audio
+            elif isinstance(event, _OUTCOMES):
+                break
+        self._raise_if_failed()
+
+    async def read(self) -> bytes:
+        """All of its audio in one piece. Raises as `audio` does."""
+        return b"".join([audio async for audio in self.audio()])
+
+    async def done(self) -> UtteranceCompleted | UtteranceCancelled:
+        """Waits for the end of the utterance; its audio waits meanwhile for whoever reads it.
+
+        Raises the utterance's failure, the session's, or what the iterator of its text raised.
+        """
+        await self._session._until(lambda: self.outcome is not None or None)
+        self._raise_if_failed()
+        assert self.outcome is not None
+        assert not isinstance(self.outcome, UtteranceFailed)
+        return self.outcome
+
+    async def cancel(self, playback_offset_s: float | None = None) -> None:
+        """Barge-in, of this utterance alone; see `SynthesisSession.cancel`."""
+        await self._session.cancel(self.utterance_id, playback_offset_s)
+
+    def _raise_if_failed(self) -> None:
+        if self._text_error is not None:
+            self._session._unseen_text_errors.pop(self.utterance_id, None)
+            raise self._text_error
+        if isinstance(self.outcome, UtteranceFailed):
+            raise self.outcome.error
+
+
+_Request = synthesis_service_pb2.SynthesizeStreamRequest
+_Response = synthesis_service_pb2.SynthesizeStreamResponse
+
+
+class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
+    """A session of speech synthesis; `Client.synthesize` makes it.
+
+    Sending and reading may run in different tasks of one loop. Every text carries its utterance's id, so that a
+    late piece of a cancelled utterance is never spoken.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        settings: Mapping[str, object],
+        *,
+        audio_format: AudioFormat | None,
+        client_session_id: str,
+        labels: Mapping[str, str] | None,
+        max_audio_lead_s: float | None,
+        resume_window_s: float | None,
+        open_timeout_s: float | None,
+    ) -> None:
+        start = synthesis_service_pb2.StartSynthesis(
+            settings=settings_to_wire(types_pb2.SynthesisSettings, settings),
+            audio_format=audio_format_to_wire(audio_format) if audio_format else None,
+            client_session_id=client_session_id,
+            labels=labels,
+            max_audio_lead=None if max_audio_lead_s is None else duration(max_audio_lead_s),
+            resume_window=None if resume_window_s is None else duration(resume_window_s),
+        )
+        super().__init__(
+            channel,
+            _Request,
+            start,
+            open_timeout_s=open_timeout_s,
+            buffer_limit_bytes=BUFFER_LIMIT_BYTES,
+        )
+        self._utterances: dict[str, Utterance] = {}
+        self._open_id: str | None = None
+        # Ids of our own never meet the caller's, nor those of a session that this one continues.
+        prefix = secrets.token_hex(4)
+        self._ids = (f"{prefix}-{n}" for n in itertools.count(1))
+        self._unseen_text_errors: dict[str, Exception] = {}
+
+    def _open_call(self) -> StreamCall[_Request, _Response]:
+        call: StreamCall[_Request, _Response] = self._channel.synthesis.SynthesizeStream(
+            metadata=self._channel.metadata()
+        )
+        return call
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Finishes the session, or after an exception ends it at once. See the class."""
+        await super().__aexit__(exc_type, exc, tb)
+        if exc_type is None and self._unseen_text_errors:
+            raise next(iter(self._unseen_text_errors.values()))
+
+    async def end(self) -> None:
+        """Says that no text follows, once every iterator handed to `say` has ended. All of it is still spoken."""
+        if tasks := self._text_tasks():
+            await asyncio.wait(tasks)
+        await super().end()
+
+    async def discard(self) -> None:
+        """Ends the session now: what is not spoken yet is dropped. `SessionEnded` still follows."""
+        self._stop_text()
+        await super().discard()
+
+    # --- text -----------------------------------------------------------------------------------
+
+    async def say(
+        self, text: str | AsyncIterable[str] | Iterable[str], *, utterance_id: str | None = None
+    ) -> Utterance:
+        """Speaks one utterance, after those before it.
+
+        A string is sent whole. An iterator, such as a language model's tokens, is sent by a task of the session as
+        its pieces come; the handle is there at once, and `Utterance.cancel` stops that task. What the iterator
+        raises cancels the utterance and comes out of the handle, or of the session's block if nobody asked.
+        """
+        utterance = self._utterance(utterance_id)
+        if isinstance(text, str):
+            await self.send_text(text, utterance_id=utterance.utterance_id, end_utterance=True)
+        else:
+            self._check_open()
+            utterance._text_task = asyncio.create_task(self._say_pieces(utterance, text))
+        return utterance
+
+    async def _say_pieces(self, utterance: Utterance, pieces: AsyncIterable[str] | Iterable[str]) -> None:
+        try:
+            await self.stream_text(pieces, utterance_id=utterance.utterance_id)
+        except WavegateError:
+            return  # the session's own failure: whoever waits for the session hears of it
+        except Exception as exc:
+            utterance._text_error = self._unseen_text_errors[utterance.utterance_id] = exc
+            utterance._text_task = None  # which `cancel` would cancel
+            with contextlib.suppress(WavegateError):
+                await self.cancel(utterance.utterance_id)
+
+    async def stream_text(
+        self, pieces: AsyncIterable[str] | Iterable[str], *, utterance_id: str | None = None
+    ) -> Utterance:
+        """Speaks one utterance whose text comes in pieces; returns when the last one is sent.
+
+        An ordinary iterator is asked in a worker thread, so that it may block. Ends early, without an error, once
+        the utterance is over or cancelled. Cancelling this leaves the utterance open: `end_utterance` or `cancel` it.
+        """
+        utterance = self._utterance(utterance_id)
+        begun = False
+        async for piece in iterate([pieces] if isinstance(pieces, str) else pieces):
+            if utterance.cancelled or utterance.outcome is not None:
+                return utterance
+            if piece:
+                begun = True
+                await self.send_text(piece, utterance_id=utterance.utterance_id)
+        if utterance.cancelled or utterance.outcome is not None:
+            return utterance
+        if begun:
+            await self.end_utterance(utterance.utterance_id)
+        else:  # an utterance without text ends like any other
+            await self.send_text("", utterance_id=utterance.utterance_id, end_utterance=True)
+        return utterance
+
+    async def send_text(
+        self, text: str, *, utterance_id: str | None = None, end_utterance: bool = False
+    ) -> Utterance:
+        """Sends a piece of text: of the named utterance, else of the open one, else of a new one.
+
+        A new id ends the utterance before it. Pieces are joined as they are, without a blank between them.
+        """
+        utterance = self._utterance(utterance_id or self._open_id)
+        self._open_id = None if end_utterance else utterance.utterance_id
+        pieces = _split(text, self.started.limits.max_text_message_chars)
+        for number, piece in enumerate(pieces, 1):
+            await self._send(
+                text=synthesis_service_pb2.TextInput(
+                    text=piece,
+                    utterance_id=utterance.utterance_id,
+                    end_utterance=end_utterance and number == len(pieces),
+                )
+            )
+        return utterance
+
+    async def flush(self, utterance_id: str | None = None) -> None:
+        """Speaks now what is buffered of the utterance (default: the open one), and keeps it open."""
+        await self._send(flush=synthesis_service_pb2.Flush(utterance_id=utterance_id or self._open_id or ""))
+
+    async def end_utterance(self, utterance_id: str | None = None) -> None:
+        """No more text for the utterance (default: the open one)."""
+        ended = utterance_id or self._open_id or ""
+        if ended == self._open_id:
+            self._open_id = None
+        await self._send(end_utterance=synthesis_service_pb2.EndUtterance(utterance_id=ended))
+
+    # --- barge-in -------------------------------------------------------------------------------
+
+    async def cancel(self, utterance_id: str | None = None, playback_offset_s: float | None = None) -> None:
+        """Barge-in: stops the utterance, or without an id every one that is not complete, and keeps the session.
+
+        From the call on no audio of it is delivered: what is buffered here is dropped, and what arrives late too.
+        Returns when the request is sent; `UtteranceCancelled`, or `Utterance.done`, tells what was spoken.
+        `playback_offset_s` is how much the listener has heard of the utterance.
+        """
+        self._check_open()
+        for utterance in self._utterances.values():
+            if utterance.outcome is None and utterance_id in (None, utterance.utterance_id):
+                utterance.cancelled = True
+                if utterance._text_task is not None:
+                    utterance._text_task.cancel()
+        if utterance_id in (None, self._open_id):
+            self._open_id = None
+        self._drop(
+            lambda event: (
+                isinstance(event, AudioChunk | WordTimings) and utterance_id in (None, event.utterance_id)
+            )
+        )
+        self._notify()
+        await self._send(
+            cancel=synthesis_service_pb2.CancelUtterance(
+                utterance_id=utterance_id or "",
+                playback_offset=None if playback_offset_s is None else duration(playback_offset_s),
+            )
+        )
+
+    async def report_playback(self, utterance_id: str, playback_offset_s: float) -> None:
+        """Tells how much of an utterance has been played, for metrics and for exact cancels."""
+        await self._send(
+            playback=synthesis_service_pb2.PlaybackReport(
+                utterance_id=utterance_id, playback_offset=duration(playback_offset_s)
+            )
+        )
+
+    # --- settings -------------------------------------------------------------------------------
+
+    async def update_settings(self, **changes: Unpack[SynthesisUpdate]) -> SettingsAck:
+        """Changes settings from here on in the text; returns once it is applied, superseded or validated.
+
+        Settings not named stay; `reset` names those to put back to their defaults. Utterances that start later use
+        them, with `apply="IMMEDIATE"` the rest of the open one too. Raises what the gateway says against it, and then
+        nothing has changed. Cancelling the wait does not take the change back.
+        """
+        return await self._update(
+            synthesis_service_pb2.UpdateSynthesisSettings, types_pb2.SynthesisSettings, changes
+        )
+
+    # --- audio ----------------------------------------------------------------------------------
+
+    async def audio(self) -> AsyncIterator[bytes]:
+        """The audio of all utterances, to the end of the session; other events are passed over.
+
+        Raises an utterance's failure; another `audio()` goes on behind it. One consumer at a time.
+        """
+        async for event in self:
+            if isinstance(event, AudioChunk):
+                yield event.audio
+            elif isinstance(event, UtteranceFailed):
+                raise event.error
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _utterance(self, utterance_id: str | None) -> Utterance:
+        if utterance_id is None:
+            utterance_id = next(self._ids)
+        if utterance_id not in self._utterances:
+            self._forget_old_utterances()
+            self._utterances[utterance_id] = Utterance(self, utterance_id)
+        return self._utterances[utterance_id]
+
+    def _forget_old_utterances(self) -> None:
+        # The ended ones are kept for a while: late text must find that its utterance is over.
+        excess = len(self._utterances) - _REMEMBERED_UTTERANCES
+        if excess > 0:
+            ended = [u.utterance_id for u in self._utterances.values() if u.outcome is not None]
+            for utterance_id in ended[:excess]:
+                del self._utterances[utterance_id]
+
+    def _text_tasks(self) -> list[asyncio.Task[None]]:
+        tasks = (utterance._text_task for utterance in self._utterances.values())
+        return [task for task in tasks if task is not None and not task.done()]
+
+    def _stop_text(self) -> None:
+        for task in self._text_tasks():
+            task.cancel()
+
+    def _finish(self, failure: WavegateError | None) -> None:
+        super()._finish(failure)
+        self._stop_text()
+
+    async def _next_for(self, utterance: Utterance) -> SynthesisEvent | None:
+        """The next event, or `None` when nothing more of the utterance can come."""
+        while not self._buffer and not self._finished and not utterance.cancelled:
+            await self._changed()
+        return None if utterance.cancelled else self._take()
+
+    def _take(self) -> SynthesisEvent | None:
+        event = super()._take()
+        if isinstance(event, _OUTCOMES) and event.utterance_id in self._utterances:
+            self._utterances[event.utterance_id]._consumed = True
+        return event
+
+    def _note(self, event: SynthesisEvent) -> bool:
+        if isinstance(event, _OUTCOMES):
+            if utterance := self._utterances.get(event.utterance_id):
+                utterance.outcome = event
+                if utterance._text_task is not None:
+                    utterance._text_task.cancel()  # a failed utterance takes no more text
+        elif isinstance(event, AudioChunk | WordTimings):
+            utterance = self._utterances.get(event.utterance_id)
+            return utterance is None or not utterance.cancelled
+        return True
+
+    def _convert(self, response: _Response) -> SynthesisEvent | None:
+        return synthesis_event(response)
+
+    def _size_bytes(self, event: SynthesisEvent) -> int:
+        return len(event.audio) if isinstance(event, AudioChunk) else 0
+
+
+def _split(text: str, limit_chars: int) -> list[str]:
+    """The text in pieces of at most `limit_chars` (0: no limit), cut behind a blank where there is one."""
+    pieces = []
+    while limit_chars and len(text) > limit_chars:
+        cut = text.rfind(" ", 1, limit_chars) + 1 or limit_chars
+        pieces.append(text[:cut])
+        text = text[cut:]
+    return [*pieces, text]
