@@ -5,7 +5,8 @@ from waves_local.engine import Engine
 from waves_local.faults import Fault, Faults
 from waves_local.journal import ConnectionRecord, Journal, ReceivedMessage
 from waves_local.options import Options
-from waves_local.server import Upstream, serve
+from waves_local.server import serve
+from waves_local.upstream import Upstream
 
 __all__ = [
     "ConnectionRecord",

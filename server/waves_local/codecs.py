@@ -10,6 +10,8 @@ from typing import Protocol
 import lameenc
 import numpy as np
 import numpy.typing as npt
+import soundfile
+import soxr
 
 CONTENT_TYPES = {
     "pcm": "audio/pcm",
@@ -152,3 +154,19 @@ def decoder(encoding: str, sample_rate_hz: int) -> Decoder:
         case "alaw":
             return FixedWidthDecoder(1, alaw_decode)
     raise ValueError(f"cannot decode {encoding}")
+
+
+def read_recording(data: bytes) -> tuple[bytes, int]:
+    """An audio file (WAV, FLAC, OGG, MP3, …) as mono PCM, and its rate in Hz. Raises ValueError."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
+            rate_hz = int(file.samplerate)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise ValueError("not a recording in a known format") from error
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes(), rate_hz
+
+
+def resample(pcm: bytes, from_hz: int, to_hz: int) -> bytes:
+    """The same sound at another rate."""
+    return np.asarray(soxr.resample(_samples(pcm), from_hz, to_hz), dtype="<i2").tobytes()

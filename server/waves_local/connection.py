@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import ClientConnectionError, WSMsgType, web
 
 from waves_local import frames
-from waves_local.faults import Fault, FaultPlan
+from waves_local.faults import Action, Fault, FaultPlan
 from waves_local.journal import ConnectionRecord, Journal
 
 _AUDIO_FIELD = re.compile(rb'("audio":")[^"]*"')
@@ -23,7 +23,7 @@ class ConnectionGone(Exception):
     """Raised when something is to be sent to a client that is gone."""
 
 
-def reset(transport: asyncio.BaseTransport | None) -> None:
+def reset(transport: asyncio.Transport | None) -> None:
     """Cut a TCP connection without a goodbye (RST)."""
     if transport is None:
         return
@@ -31,10 +31,7 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if isinstance(transport, asyncio.Transport):
-        transport.abort()
-    else:
-        transport.close()
+    transport.abort()
 
 
 def damage(frame: bytes, fault: Fault) -> list[tuple[bytes, bool]]:
@@ -128,6 +125,8 @@ class Connection:
         self._journal = journal
         self._plan = plan
         self._gone = asyncio.Event()
+        self._is_paused = False
+        """Whether we stopped reading from the network."""
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_ping: Callable[[], None] = lambda: None
@@ -172,7 +171,7 @@ class Connection:
                 await self._write(payload, is_binary=is_binary)
             self.record.frames_sent += 1
             self.record.audio_bytes_sent += audio_bytes
-        self._plan.sent(audio_bytes)
+            self._plan.sent(audio_bytes)
 
     async def close(self, code: int = 1000, reason: str = "", *, by: str = "server") -> None:
         """Close with a handshake; wait for the client's part of it, at most two seconds."""
@@ -182,23 +181,28 @@ class Connection:
             with contextlib.suppress(ClientConnectionError, ConnectionError, RuntimeError):
                 await self._ws.close(code=code, message=reason.encode()[:120])
                 self.record.close_code = code
-        self._gone.set()
+        self.lost()
 
     def drop(self, *, by: str = "server") -> None:
         """Reset the TCP connection."""
         if not self.record.closed_by:
             self.record.closed_by = by
-        self._gone.set()
+        self.lost()
         reset(self._transport)
+
+    def lost(self) -> None:
+        """The client cannot be reached any more. What it had sent before can still be read."""
+        self._gone.set()
+        self._plan.wake()
 
     def close_soon(self, code: int, reason: str = "", *, by: str = "server") -> None:
         """Send nothing more and close, without waiting for it."""
-        self._gone.set()
+        self.lost()
         self._in_background(self.close(code, reason, by=by))
 
     async def ended(self) -> None:
         """The conversation is over: finish closing and note how it ended. Called once, at the end."""
-        self._gone.set()
+        self.lost()
         self._plan.closed()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -227,16 +231,27 @@ class Connection:
                 await self._gone.wait()
                 raise ConnectionGone
 
-    async def _wait_while(self, action: Any) -> None:
-        # Faults can be lifted while we wait; nothing tells us, so look now and then.
-        while self._plan.in_force(action):
-            await self._sleep(0.02)
+    async def _wait_while(self, action: Action) -> None:
+        await self._plan.wait_while(action, self._gone.is_set)
+        if (
+            action == "deaf"
+            and self._is_paused
+            and self._transport is not None
+            and not self._transport.is_closing()
+        ):
+            self._is_paused = False
+            self._transport.resume_reading()
 
     def _strike(self, fault: Fault) -> None:
         if fault.do == "drop":
             self.drop(by="fault")
         elif fault.do == "close":
             self.close_soon(fault.code, fault.reason, by="fault")
+        elif fault.do == "deaf":
+            # At once, so that not even the kernel's buffers are emptied any more.
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
+                self._is_paused = True
         elif fault.do == "error":
             self._in_background(self._send_error(fault))
 

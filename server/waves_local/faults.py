@@ -238,6 +238,7 @@ class FaultPlan:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._opened_at_s: float | None = None
         self._act: Callable[[Fault], None] | None = None
+        self._woken = asyncio.Event()
         self.frames_sent = 0
         self.audio_bytes = 0
         self.messages_received = 0
@@ -268,6 +269,7 @@ class FaultPlan:
             timer.cancel()
         self._timers.clear()
         self._faults._plans.discard(self)
+        self.wake()
 
     # --- what happens on the connection
 
@@ -308,6 +310,16 @@ class FaultPlan:
         """Whether a lasting fault (`stall`, `deaf`) has struck and still stands."""
         return any(f.do == action and self._spent.get(n) for n, f in self._mine.items())
 
+    async def wait_while(self, action: Action, unless: Callable[[], bool]) -> None:
+        """Wait as long as a lasting fault stands. `unless` ends it too, once `wake` is called."""
+        while self.in_force(action) and not unless():
+            self._woken.clear()
+            await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        self._woken.set()
+
     # --- inside
 
     def _reload(self) -> None:
@@ -318,6 +330,7 @@ class FaultPlan:
         if self._opened_at_s is not None:
             self._arm()
             self._check()
+        self.wake()
 
     def _is_due(self, fault: Fault) -> bool:
         if self._opened_at_s is None:

@@ -57,6 +57,11 @@ def chunk_frame(prefix: bytes, audio: bytes) -> bytes:
     return prefix + pybase64.b64encode(audio) + b'"}}'
 
 
+def sse_chunk(audio: bytes) -> bytes:
+    """The data of an `audio` event."""
+    return b'{"audio":"' + pybase64.b64encode(audio) + b'","done":false,"status":"206"}'
+
+
 def tts_error(envelope: dict[str, Any], shape: str, message: str, code: str) -> bytes:
     """An error frame of the TTS socket in one of its three shapes."""
     body: dict[str, Any] = {**envelope, "status": "error"}

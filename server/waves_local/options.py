@@ -7,7 +7,7 @@ clients that ship rely on. Every field's help text is the switch's help text too
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -168,6 +168,7 @@ class Options:
     old_stt_paths: Literal["served", "gone", "missing"] = _option(
         "served", "`…/pulse/get_text`: served, 410, or 404."
     )
+    max_upload_mb: int = _option(250, "The largest recording, in MB; a larger one is refused with 413.")
     fetch_urls: Literal["loopback", "any", "none"] = _option(
         "loopback", "Which `url` of a pre-recorded transcription may be fetched."
     )
@@ -178,3 +179,11 @@ class Options:
     journal_connections: int = _option(2000, "Connections that the journal remembers.")
     journal_messages: int = _option(20000, "Messages that the journal remembers of one connection.")
     journal_audio: bool = _option(False, "Whether the journal keeps the audio that it receives.")
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, (int, float)) and value < 0:
+                raise ValueError(f"{option.name} must not be negative")
+        if self.chunk_s <= 0:
+            raise ValueError("chunk_s must be more than 0")

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from waves_local import codecs, frames, transcript
+from waves_local import codecs, frames, transcript, voice_traits
 from waves_local.connection import Connection, ConnectionGone, IdleClock
 from waves_local.engine import (
     Engine,
@@ -22,6 +22,9 @@ from waves_local.options import Options
 from waves_local.stt_request import LiveParameters
 
 _log = logging.getLogger(__name__)
+
+# Traits of a voice are estimated from so much audio, at most.
+_TRAITS_S = 30
 
 
 class _SessionError(Exception):
@@ -52,13 +55,21 @@ class SttSession:
         self._offset_s = time_offset_s
         self._session_id = frames.new_session_id().removeprefix("ws_")
         self._decoder = codecs.decoder(parameters.encoding, parameters.sample_rate_hz)
-        self._style = transcript.Style(
+        style = transcript.Style(
             punctuate=parameters.punctuate,
             capitalize=parameters.capitalize,
             numbers=parameters.itn_normalize or parameters.numerals,
             redact_pii=parameters.redact_pii,
             redact_pci=parameters.redact_pci,
         )
+        self._writer = transcript.Writer(
+            style, language=parameters.language, comes_punctuated=engine.punctuates
+        )
+        self._wants_traits = parameters.model == "pulse-2" and (
+            parameters.emotion_detection or parameters.gender_detection
+        )
+        self._voice = bytearray()
+        """Audio since the last final, for those traits."""
         self._outbox: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(10_000)
         self._finals: list[str] = []
         self._cut_s = 0.0
@@ -129,6 +140,9 @@ class SttSession:
             raise _SessionError(f"Cannot decode the audio: {error}.", 1007) from error
         if pcm:
             self.heard_s += len(pcm) / 2 / self._parameters.sample_rate_hz
+            if self._wants_traits:
+                self._voice += pcm
+                del self._voice[: -_TRAITS_S * 2 * self._parameters.sample_rate_hz]
             await self._report(await stream.accept(pcm))
 
     async def _control(self, stream: Any, message: str) -> bool:
@@ -208,7 +222,9 @@ class SttSession:
                 await self._send_transcript(words, is_final=True)
                 words = []
             await self._send_transcript(words, is_final=True, is_last=True)
-        elif words or (from_finalize and self._options.empty_finalize == "answered"):
+        elif words or (
+            from_finalize and (self._writer.holds_back or self._options.empty_finalize == "answered")
+        ):
             await self._send_transcript(
                 words, is_final=True, from_finalize=from_finalize, speech_final=speech_final
             )
@@ -227,12 +243,16 @@ class SttSession:
         speech_final: bool = False,
     ) -> None:
         p, options = self._parameters, self._options
-        words = transcript.punctuated(
-            heard, self._style, comes_punctuated=self._engine.punctuates, is_final=is_final
-        )
-        text = transcript.joined(words)
-        if is_final and text:
-            self._finals.append(text)
+        if is_final:
+            may_go_on = not (is_last or from_finalize or p.no_format_delay)
+            written = self._writer.final(heard, may_go_on=may_go_on)
+            if not written.words and may_go_on:
+                return  # all of it waits for the next final
+            if written.text:
+                self._finals.append(written.text)
+        else:
+            written = self._writer.partial(heard)
+        words, text = written.words, written.text
         frame: dict[str, Any] = {"type": "transcription", "status": "success", "session_id": self._session_id}
         if options.transcript_field != "transcript":
             frame["transcription"] = text
@@ -259,9 +279,25 @@ class SttSession:
                 }
                 for sentence in transcript.sentences(words)
             ]
+        if written.entities:
+            frame["redacted_entities"] = written.entities
+        if is_final and self._wants_traits:
+            frame |= self._traits()
         if p.full_transcript:
             frame["full_transcript"] = " ".join(self._finals)
         await self._put(frames.dumps(frame))
+
+    def _traits(self) -> dict[str, Any]:
+        traits = voice_traits.estimate(bytes(self._voice), self._parameters.sample_rate_hz)
+        self._voice.clear()
+        if traits is None:
+            return {}
+        found: dict[str, Any] = {}
+        if self._parameters.emotion_detection:
+            found["emotion"] = traits.emotions
+        if self._parameters.gender_detection:
+            found["gender"] = traits.gender
+        return found
 
     def _word(self, word: HeardWord) -> dict[str, Any]:
         shown: dict[str, Any] = {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from waves_local import numbers, redaction
 from waves_local.engine import HeardWord
 
 _MARKS = re.compile(r"[.,?!]+(?=\W*\Z)")
@@ -61,3 +62,58 @@ def sentences(words: Sequence[HeardWord]) -> list[list[HeardWord]]:
         found[-1].append(word)
         begins = bool(_SENTENCE_MARK.search(word.text))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A transcript."""
+
+    words: list[HeardWord]
+    entities: list[str]
+    """Placeholders that stand for redacted words."""
+
+    @property
+    def text(self) -> str:
+        return joined(self.words)
+
+
+class Writer:
+    """Writes the transcripts of one session in one style."""
+
+    def __init__(self, style: Style, *, language: str, comes_punctuated: bool) -> None:
+        self._style = style
+        self._comes_punctuated = comes_punctuated
+        redacts = language in redaction.LANGUAGES
+        self._redactor = redaction.Redactor(
+            pii=style.redact_pii and redacts, pci=style.redact_pci and redacts
+        )
+        self._held: list[HeardWord] = []
+        """Words of a number that may go on in the next final."""
+
+    def partial(self, words: Sequence[HeardWord]) -> Written:
+        """A transcript that will be revised: numbers stay as they were spoken."""
+        shown, entities = self._redactor.preview([*self._held, *words])
+        return Written(self._punctuated(shown, is_final=False), entities)
+
+    def final(self, words: Sequence[HeardWord], *, may_go_on: bool = False) -> Written:
+        """A transcript that stands. With `may_go_on`, a number at its end is held back for the next one, so that
+        it is written as a whole."""
+        words = [*self._held, *words]
+        self._held = []
+        if self._style.numbers:
+            if may_go_on:
+                end = len(words)
+                while end and numbers.is_number_word(words[end - 1].text):
+                    end -= 1
+                words, self._held = words[:end], words[end:]
+            words = numbers.written(words)
+        shown, entities = self._redactor.redact(words)
+        return Written(self._punctuated(shown, is_final=True), entities)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether words wait for the next final."""
+        return bool(self._held)
+
+    def _punctuated(self, words: Sequence[HeardWord], *, is_final: bool) -> list[HeardWord]:
+        return punctuated(words, self._style, comes_punctuated=self._comes_punctuated, is_final=is_final)
