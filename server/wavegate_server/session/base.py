@@ -141,6 +141,7 @@ class Session(ABC):
         self.state = State.CONNECTING
         self.created_at = time.time()
         self.last_activity_at = self.created_at
+        self.ended_at: float | None = None
         self.input_sequence = 0
         """Number of the newest message of the caller that was processed."""
         self.reconnect_count = 0
@@ -174,17 +175,14 @@ class Session(ABC):
         try:
             await self._drive()
         except WavegateError as exc:
-            self._finish(EndReason.FAILURE, exc)
+            self._break_off(exc)
         except asyncio.CancelledError:
             self.log.close()
             raise
         except Exception:
             logger.exception("session failed unexpectedly")
-            self._finish(
-                EndReason.FAILURE,
-                errors.GatewayBug(
-                    "the gateway failed; its log has the details under this session's trace id"
-                ),
+            self._break_off(
+                errors.GatewayBug("the gateway failed; its log has the details under this session's trace id")
             )
         finally:
             self._alarm.cancel()
@@ -313,6 +311,10 @@ class Session(ABC):
     async def _drive(self) -> None:
         """Run until `_finish` was called."""
 
+    def _break_off(self, error: WavegateError) -> None:
+        """Say the last words after `error` ended the driving task."""
+        self._finish(EndReason.FAILURE, error)
+
     @abstractmethod
     def _handle(self, command: Any, now: float) -> None:
         """Process a command of this kind of session."""
@@ -392,6 +394,7 @@ class Session(ABC):
         self._held = []
         for ack in self.ledger.session_ended():
             self._acknowledge(ack)
+        self.ended_at = time.time()
         self.ended = SessionEnded(reason, error, self.usage())
         self._emit(self.ended)
         self.log.close()

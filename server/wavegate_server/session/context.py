@@ -24,6 +24,7 @@ class Bounds:
     max_audio_message_bytes: int = 256 * 1024
     audio_history_s: float = 30.0
     max_waiting_audio_s: float = 2.0
+    max_queue_wait_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

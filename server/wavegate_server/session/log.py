@@ -51,6 +51,11 @@ class EventLog:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def full(self) -> bool:
+        """Whether so much audio waits that the upstream should be read no further."""
+        return not self._room.is_set()
+
     def append(self, event: Any, acknowledged_input_sequence: int, audio_s: float = 0.0) -> None:
         """Add an event; ignored once the log is closed."""
         if self._closed:

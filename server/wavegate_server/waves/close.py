@@ -101,10 +101,8 @@ def message_of(body: str | Mapping[str, Any]) -> str:
             return body
         body = parsed
     error = body.get("error")
-    if isinstance(error, Mapping):
-        words = str(error.get("message") or error.get("code") or "")
-    else:
-        words = str(error or "")
+    said = (error.get("message") or error.get("code")) if isinstance(error, Mapping) else error
+    words = str(said or "")
     message = body.get("message")
     if isinstance(message, str) and message:
         return message if not words or words in message else f"{words}: {message}"

@@ -173,6 +173,11 @@ class Request:
     def ended(self) -> bool:
         return self.phase is _Phase.ENDED
 
+    @property
+    def closing(self) -> bool:
+        """Whether the closing fragment was sent; no more text can be added."""
+        return self.phase is not _Phase.OPEN
+
 
 @dataclass(slots=True)
 class Counters:
@@ -196,6 +201,10 @@ class TtsProtocol:
     counters: Counters = field(default_factory=Counters)
     reusable: bool = True
     """Whether the next request may go over this connection."""
+    disobeyed: bool = False
+    """Whether audio of a cancelled request went on: the old audio stands in the way of the next request's."""
+    announced_idle: bool = False
+    """Whether the upstream said that it hangs up because nothing was sent."""
     _current: Request | None = None
     _ended: dict[str, Request] = field(default_factory=dict)
     _own_ids: dict[str, Request] = field(default_factory=dict)
@@ -321,6 +330,12 @@ class TtsProtocol:
             return []
         self._end(request)
         return [RequestFailed(request, error)]
+
+    def abandon(self) -> None:
+        """Forget the open request without an event: the session says it over another connection."""
+        self.reusable = False
+        if self._current is not None:
+            self._end(self._current)
 
     # -- time -----------------------------------------------------------------------------------------------
 
@@ -451,6 +466,7 @@ class TtsProtocol:
             # A request that a quiet ended had more to say: that quiet was too short.
             self.habits.quiet_s = min(QUIET_UNKNOWN_S, self.habits.quiet_s * 2)
         elif now - cancelled_at > LATE_CANCEL_S:
+            self.disobeyed = True
             self.reusable = False
 
     def _chunk(self, frame: Mapping[str, Any], now: float) -> list[TtsEvent]:
@@ -513,6 +529,7 @@ class TtsProtocol:
             self._closing = errors.UpstreamUnavailable(
                 f"the upstream closed an idle connection: {error.message}"
             )
+            self.announced_idle = True
             self.reusable = False
             if self._current is None:
                 return []
@@ -592,6 +609,18 @@ def _one_sentence(text: str) -> bool:
     """Whether a text can only be released in one piece: short, and without a sentence end inside."""
     body = text.strip().rstrip(_ENDINGS + "\"')]”’ ")
     return len(body) <= ONE_RELEASE_CHARS and not any(c in body for c in _ENDINGS + "\n;:")
+
+
+def defaults(mode: Mode) -> dict[str, Any]:
+    """Settings that are always sent, whoever else sets nothing.
+
+    The upstream's own `complete_backoff_ms` is 4 s, and would hold every utterance's end back as long. Buffering
+    is the upstream's own: 3 s with continuations, none with flush.
+    """
+    return {
+        "max_buffer_delay": 3.0 if mode is Mode.CONTINUATIONS else 0.0,
+        "completion_backoff": 0.1,
+    }
 
 
 TTS_PATH = "/waves/v1/tts/live"

@@ -1,0 +1,224 @@
+"""What both bidirectional streams do: begin, read, write, end. A kind of stream brings its conversions.
+
+Three tasks serve a call: one reads requests and hands them to the session, one drives the session, and the
+handler's own writes what the session says. Nobody waits for anybody but through the session's bounds: a caller
+that does not read fills the event log, and the upstream is read no further; a caller that sends too much is
+read no further.
+
+How a call ends (each point learnt the hard way, see docs/architecture.md):
+
+- `session_ended` is written first, then input is read until it ends (`DRAIN_S` at most), then the call ends with
+  the same status: a server that aborts while an asyncio client still writes loses its status.
+- A cancelled call first looks like a half-close, for up to 50 ms. So a bare end of input waits `GRACE_S` before
+  it means anything; an `end_session` means it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from wavegate_server import errors
+from wavegate_server.errors import WavegateError
+from wavegate_server.rpc import status
+from wavegate_server.rpc.gateway import Gateway
+from wavegate_server.rpc.trace import current_call
+from wavegate_server.session.base import Session
+from wavegate_server.session.context import SessionContext
+from wavegate_server.session.events import EndReason, EndSession, SessionEnded, Usage
+from wavegate_server.session.log import Entry
+from wavegate_server.telemetry import logs, names
+from wavegate_server.waves.settings import Settings
+
+GRACE_S = 0.06
+"""A cancel shows itself at most 50 ms after it looked like an end of input (measured on grpcio 1.85)."""
+DRAIN_S = 1.0
+"""How long input is read on after `session_ended`, so that the status arrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of stream: how its messages convert.
+
+    `open(start, context)` checks the `start` message and makes the session; `command(request)` converts what
+    follows; `response(entry, sequence)` converts what the session says. The first two raise errors of
+    `wavegate_server.errors`.
+    """
+
+    open: Callable[[Any, SessionContext], Session]
+    command: Callable[[Any], Any]
+    response: Callable[[Entry, int], Any]
+    defaults: Settings
+
+
+def new_session_id() -> str:
+    """An id that cannot be guessed: who knows it may not use it, but should not find it either."""
+    return f"s-{secrets.token_hex(16)}"
+
+
+async def serve(gateway: Gateway, kind: Kind, context: Any) -> None:
+    """Serve one call to its end. Raises what ends the call on the wire (`grpc.aio.AbortError`)."""
+    stream = _Stream(gateway, kind, context)
+    error = await stream.run()
+    if error is not None:
+        await status.abort(context, error)
+
+
+class _Stream:
+    """One call."""
+
+    def __init__(self, gateway: Gateway, kind: Kind, context: Any) -> None:
+        self._gateway = gateway
+        self._kind = kind
+        self._context = context
+        self._sequence = 0
+        self._input_sequence = 0
+        self._broken: BaseException | None = None
+
+    async def run(self) -> WavegateError | None:
+        """Serve the call; the error that it ends with."""
+        call = current_call()
+        gateway = self._gateway
+        try:
+            start = await self._read_start()
+            active = gateway.registry.admit(call.caller)
+        except WavegateError as exc:
+            await self._refuse(exc)
+            return exc
+        try:
+            session_id = new_session_id()
+            try:
+                session = self._kind.open(
+                    start,
+                    SessionContext(
+                        session_id=session_id,
+                        caller=call.caller,
+                        target=gateway.target,
+                        dialer=gateway.dialer,
+                        bounds=gateway.bounds,
+                        labels=dict(start.labels),
+                        client_session_id=start.client_session_id,
+                        defaults=self._kind.defaults,
+                        telemetry=gateway.telemetry,
+                        span=call.span,
+                        max_concurrent_sessions=gateway.registry.max_sessions_per_caller,
+                        active_sessions=active,
+                    ),
+                )
+            except WavegateError as exc:
+                await self._refuse(exc)
+                return exc
+            call.span.set({names.SESSION_ID: session_id})
+            logs.bind(**{names.LOG_SESSION_ID: session_id})
+            session.input_sequence = self._input_sequence
+            gateway.registry.add(session)
+            try:
+                return await self._serve(session, call.span.trace_id)
+            finally:
+                gateway.registry.remove(session)
+        finally:
+            gateway.registry.leave(call.caller)
+
+    async def _read_start(self) -> Any:
+        timeout_s = self._gateway.start_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                request = await self._context.read()
+        except TimeoutError as exc:
+            raise errors.StartTimeout(f"no start message came within {timeout_s:g} s") from exc
+        if request is grpc.aio.EOF:
+            raise errors.MessageOrder("the stream ended before its start message")
+        if request.WhichOneof("input") != "start":
+            raise errors.MessageOrder("the first message must be start")
+        self._count(request)
+        return request.start
+
+    def _count(self, request: Any) -> int:
+        """The number of an input message: the caller's own, which must grow, or one more than the last."""
+        given = request.input_sequence
+        if given == 0:
+            self._input_sequence += 1
+        elif given <= self._input_sequence:
+            raise errors.MessageOrder(
+                f"input_sequence must grow: {given} came after {self._input_sequence}; 0 lets the gateway count"
+            )
+        else:
+            self._input_sequence = given
+        return self._input_sequence
+
+    async def _serve(self, session: Session, trace_id: str) -> WavegateError | None:
+        await self._context.send_initial_metadata(
+            (("wavegate-session-id", session.session_id), ("wavegate-trace-id", trace_id))
+        )
+        async with asyncio.TaskGroup() as tasks:
+            driver = tasks.create_task(session.run(), name=f"drive {session.session_id}")
+            reader = tasks.create_task(self._read(session), name=f"read {session.session_id}")
+            await self._write(session)
+            if self._broken is None:
+                await asyncio.wait({reader}, timeout=DRAIN_S)
+            else:
+                driver.cancel()
+            reader.cancel()
+        if self._broken is not None:
+            raise self._broken
+        assert session.ended is not None  # the log closes with it
+        return session.ended.error
+
+    async def _read(self, session: Session) -> None:
+        """Hand requests to the session until they end; after the session has ended, read and drop."""
+        context = self._context
+        ended_by_message = False
+        while True:
+            await session.ready()
+            try:
+                request = await context.read()
+                if request is grpc.aio.EOF:
+                    break
+                sequence = self._count(request)
+                if session.ended is None:
+                    command = self._kind.command(request)
+                    ended_by_message = ended_by_message or isinstance(command, EndSession)
+                    session.submit(command, sequence)
+            except WavegateError as exc:
+                session.fail(exc)
+        if not ended_by_message and session.ended is None:
+            await asyncio.sleep(GRACE_S)
+            session.submit(EndSession(by_half_close=True), self._input_sequence)
+
+    async def _write(self, session: Session) -> None:
+        """Write what the session says until it has said its last."""
+        write, response, log = self._context.write, self._kind.response, session.log
+        try:
+            while (entry := await log.next()) is not None:
+                self._sequence += 1
+                await write(response(entry, self._sequence))
+                session.delivered(entry.event)
+        except (grpc.aio.InternalError, grpc.aio.UsageError) as exc:
+            self._broken = exc  # the connection has gone; a cancel would have come next
+
+    async def _refuse(self, error: WavegateError) -> None:
+        """End a call that never became a session: the same last words, then input is read to its end."""
+        usage = Usage(0, 0, 0.0, 0, 0, 0.0, None)
+        reason = EndReason.LIMIT if isinstance(error, errors.CapacityError) else EndReason.FAILURE
+        if isinstance(error, errors.GatewayDraining):
+            reason = EndReason.DRAIN
+        entry = Entry(SessionEnded(reason, error, usage), self._input_sequence)
+        await self._context.write(self._kind.response(entry, 1))
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while await self._drop():
+                    pass
+        except TimeoutError:
+            pass
+
+    async def _drop(self) -> bool:
+        """Read one request and forget it; False at their end."""
+        try:
+            return (await self._context.read()) is not grpc.aio.EOF
+        except WavegateError:
+            return True  # one that cannot be parsed, dropped like the others

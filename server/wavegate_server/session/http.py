@@ -1,0 +1,147 @@
+"""Plain HTTP to the upstream, and the one import of `httpx`: event streams, recordings, the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+
+from wavegate_server import errors
+from wavegate_server.session.context import UpstreamTarget, endpoint_of
+from wavegate_server.session.transport import OPEN_TIMEOUT_S, SEND_TIMEOUT_S
+from wavegate_server.waves import close
+
+STREAM_SILENCE_S = 5.0
+"""An event stream that is silent for longer has stalled (the semantics' stall rule)."""
+MAX_CONNECTIONS = 256
+
+
+class HttpStream:
+    """One response while it is read."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.headers: Mapping[str, str] = response.headers
+
+    async def lines(self) -> AsyncGenerator[str, None]:
+        """The response's lines without their ends. Raises errors of `wavegate_server.errors`."""
+        with _mapped(str(self._response.url)):
+            async for line in self._response.aiter_lines():
+                yield line
+
+
+class UpstreamHttp:
+    """Requests to one upstream. Safe to use from many tasks of one loop."""
+
+    def __init__(self, target: UpstreamTarget, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """`transport` replaces the network, for tests."""
+        self._target = target
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            # An environment's proxy and credentials are for browsers; the upstream is reached directly.
+            trust_env=False,
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+        )
+
+    @property
+    def target(self) -> UpstreamTarget:
+        return self._target
+
+    def endpoint(self, path: str) -> str:
+        """Scheme, host and path: what may be shown."""
+        return endpoint_of(self._target.http_url(path))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: str = "",
+        content: bytes | AsyncIterator[bytes] | None = None,
+        content_type: str = "",
+        timeout_s: float,
+    ) -> bytes:
+        """The body of a response that is all there within `timeout_s` of silence.
+
+        Raises errors of `wavegate_server.errors`. Cancelling gives the request up.
+        """
+        url = self._target.http_url(path, query)
+        with _mapped(url):
+            response = await self._client.request(
+                method,
+                url,
+                content=content,
+                headers=self._headers(content_type),
+                timeout=_timeout(timeout_s),
+            )
+        if response.status_code != 200:
+            raise close.from_status(response.status_code, response.text, response.headers.get("Retry-After"))
+        return response.content
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, content: bytes, content_type: str = "application/json"
+    ) -> AsyncGenerator[HttpStream, None]:
+        """A response to be read as it comes. Leaving the block early cuts it off."""
+        url = self._target.http_url(path)
+        request = self._client.build_request(
+            method,
+            url,
+            content=content,
+            headers={**self._headers(content_type), "Accept": "text/event-stream"},
+            timeout=_timeout(STREAM_SILENCE_S),
+        )
+        with _mapped(url):
+            response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                with _mapped(url):
+                    await response.aread()
+                raise close.from_status(
+                    response.status_code, response.text, response.headers.get("Retry-After")
+                )
+            yield HttpStream(response)
+        finally:
+            await response.aclose()
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        headers = self._target.headers()
+        if content_type:
+            headers["Content-Type"] = content_type
+        return headers
+
+
+def _timeout(silence_s: float) -> httpx.Timeout:
+    return httpx.Timeout(connect=OPEN_TIMEOUT_S, read=silence_s, write=SEND_TIMEOUT_S, pool=OPEN_TIMEOUT_S)
+
+
+class _mapped:  # noqa: N801 - used like a function
+    """Turns httpx's exceptions into the gateway's."""
+
+    def __init__(self, url: str) -> None:
+        self._where = endpoint_of(url)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        match exc:
+            case httpx.ConnectTimeout() | httpx.PoolTimeout():
+                raise errors.UpstreamUnavailable(
+                    f"the upstream at {self._where} did not accept a connection within {OPEN_TIMEOUT_S:g} s"
+                ) from exc
+            case httpx.ReadTimeout():
+                raise errors.UpstreamStalled("the upstream owes an answer and is silent") from exc
+            case httpx.WriteTimeout():
+                raise errors.UpstreamStalled(f"the upstream took nothing for {SEND_TIMEOUT_S:g} s") from exc
+            case httpx.RemoteProtocolError() | httpx.DecodingError():
+                raise errors.UpstreamUnavailable(f"the upstream connection was lost: {exc}") from exc
+            case httpx.HTTPError() | httpx.InvalidURL():
+                raise errors.UpstreamUnavailable(
+                    f"the upstream at {self._where} cannot be reached: {exc}"
+                ) from exc

@@ -1,0 +1,222 @@
+"""One utterance: its text on the way up, its audio on the way down, and the account of both. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from wavegate_server.session.encode import Encoder
+from wavegate_server.session.events import Upstream
+from wavegate_server.waves.settings import Settings
+from wavegate_server.waves.tts import Request
+
+USUAL_S_PER_CHAR = 0.065
+"""Playing time of a character at speed 1 (about 15 characters a second), for estimates only."""
+
+
+UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+"""Control characters other than white space: no text has them, and JSON peers stumble over NUL."""
+
+
+class Cut(Enum):
+    """A mark between pieces of text: what comes before it is spoken to its end first, as a request of its own."""
+
+    CUT = auto()
+
+
+class EstimateSource(Enum):
+    """How spoken text is known; the contract's enum."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    WORD_TIMINGS = "WORD_TIMINGS"
+    PROPORTIONAL = "PROPORTIONAL"
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word and when it is heard, in seconds from the utterance's start."""
+
+    text: str
+    index: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(slots=True)
+class Metrics:
+    """What the gateway measured of one utterance. Times are on the loop's clock, durations in seconds."""
+
+    first_text_at: float
+    first_sent_at: float | None = None
+    first_received_at: float | None = None
+    first_delivered_at: float | None = None
+    last_received_at: float | None = None
+    ended_at: float | None = None
+    max_gap_s: float = 0.0
+    audio_samples: int = 0
+    audio_bytes: int = 0
+    chunk_count: int = 0
+    input_character_count: int = 0
+    reconnect_count: int = 0
+    admission_wait_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Utterance:
+    """An utterance from its first text to its last event."""
+
+    utterance_id: str
+    settings: Settings
+    settings_revision: int
+    first_input_sequence: int
+    metrics: Metrics
+    encoder: Encoder
+    sample_rate_hz: int
+    traceparent: str = ""
+    text: str = ""
+    """All text so far."""
+    pieces: deque[str | Cut] = field(default_factory=deque)
+    """Text that was not sent upstream yet."""
+    text_ended: bool = False
+    started: bool = False
+    """Whether `utterance_started` was emitted."""
+    over: bool = False
+    request: Request | None = None
+    request_text: str = ""
+    """What was sent in the current request."""
+    request_base_s: float = 0.0
+    """Playing time of the utterance before the current request."""
+    request_cut: bool = False
+    """Whether a cut, and not the utterance's end, closed the current request."""
+    held_byte: bytes = b""
+    words: list[TimedWord] = field(default_factory=list)
+    upstreams: list[Upstream] = field(default_factory=list)
+    discontinuity: bool = False
+    playback_s: float | None = None
+    """What the client reported as played."""
+    chunk_index: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Utterance {self.utterance_id} {len(self.text)} chars, {self.metrics.audio_samples} samples>"
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing but white space was said so far."""
+        return not self.text.strip()
+
+    @property
+    def waiting_chars(self) -> int:
+        return sum(len(p) for p in self.pieces if isinstance(p, str))
+
+    def add(self, text: str) -> None:
+        """Append text."""
+        self.text += text
+        self.metrics.input_character_count += len(text)
+        if text:
+            self.pieces.append(text)
+
+    def cut(self) -> None:
+        """Have what was said so far spoken on its own. Nothing happens where nothing is open."""
+        waiting = any(isinstance(p, str) and p.strip() for p in self.pieces)
+        open_request = self.request is not None and not self.request.ended and not self.request_cut
+        if (waiting or open_request) and not (self.pieces and self.pieces[-1] is Cut.CUT):
+            self.pieces.append(Cut.CUT)
+
+    def cut_before_waiting(self) -> None:
+        """Close the open request before what is still waiting: the next message opens another."""
+        open_request = self.request is not None and not self.request.ended and not self.request_cut
+        if open_request and not (self.pieces and self.pieces[0] is Cut.CUT):
+            self.pieces.appendleft(Cut.CUT)
+
+    def take(self) -> tuple[str, bool] | None:
+        """The next message: its text, and whether it closes the request. None while there is nothing to say.
+
+        Leading white space waits for the text it belongs to, and is dropped where none follows.
+        """
+        text = ""
+        while self.pieces:
+            piece = self.pieces.popleft()
+            if isinstance(piece, str):
+                text += piece
+                continue
+            if self.request is None and not text.strip():
+                continue  # nothing was said before this cut
+            self.request_cut = True
+            return text, True
+        fresh = self.request is None
+        if fresh and not text.strip():
+            if text and not self.text_ended:
+                self.pieces.append(text)
+            return None
+        if self.text_ended:
+            return text, True
+        return (text, False) if text else None
+
+    def give_back(self) -> None:
+        """Put what the current request said back in line: it was lost unheard."""
+        if self.request_cut:
+            self.pieces.appendleft(Cut.CUT)
+        self.pieces.appendleft(self.request_text)
+        self.forget_request()
+
+    def forget_request(self) -> None:
+        self.request = None
+        self.request_text = ""
+        self.request_cut = False
+
+    def whole_samples(self, pcm: bytes) -> bytes:
+        """Join what was held back, and hold back half a sample."""
+        if self.held_byte:
+            pcm = self.held_byte + pcm
+            self.held_byte = b""
+        if len(pcm) % 2:
+            self.held_byte = pcm[-1:]
+            pcm = pcm[:-1]
+        return pcm
+
+    def spoken(self, heard_s: float, total_s: float | None) -> tuple[str, str, EstimateSource]:
+        """What of the text was heard in the first `heard_s` seconds, what was not, and how that is known.
+
+        `total_s` is the playing time of the whole text where it is known.
+        """
+        if self.settings.get("word_timings") and self.words:
+            at = _end_of_spoken(self.text, self.words, heard_s)
+            return self.text[:at], self.text[at:], EstimateSource.WORD_TIMINGS
+        if heard_s <= 0 or not self.text:
+            return "", self.text, EstimateSource.UNSPECIFIED
+        speed = self.settings.get("speed", 1.0)
+        whole = total_s if total_s is not None else max(heard_s, len(self.text) * USUAL_S_PER_CHAR / speed)
+        at = (
+            len(self.text)
+            if heard_s >= whole
+            else _word_end(self.text, int(len(self.text) * heard_s / whole))
+        )
+        return self.text[:at], self.text[at:], EstimateSource.PROPORTIONAL
+
+
+def _end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int:
+    """Where in the text the last word ends that was heard whole."""
+    at = 0
+    cursor = 0
+    for word in words:
+        found = text.find(word.text, cursor)
+        if found < 0:
+            continue
+        cursor = found + len(word.text)
+        if word.end_s <= heard_s + 0.001:  # a millisecond for the rounding of times
+            at = cursor
+            while at < len(text) and not text[at].isspace() and not text[at].isalnum():
+                at += 1  # the punctuation belongs to the word before it
+    return at
+
+
+def _word_end(text: str, at: int) -> int:
+    """The last word end at or before `at`."""
+    if at >= len(text) or text[at].isspace():
+        return min(at, len(text))
+    while at > 0 and not text[at - 1].isspace():
+        at -= 1
+    return len(text[:at].rstrip())

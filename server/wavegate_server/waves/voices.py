@@ -1,0 +1,108 @@
+"""The voice catalogue: what `GET …/get_voices` says, as values. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from wavegate_server import errors
+from wavegate_server.waves.languages import TTS_CODES, to_upstream
+
+VOICES_PATH = "/waves/v1/lightning-v3.1/get_voices"
+
+# The catalogue writes languages out in English.
+_LANGUAGE_NAMES = {
+    "english": "en",
+    "hindi": "hi",
+    "marathi": "mr",
+    "kannada": "kn",
+    "tamil": "ta",
+    "bengali": "bn",
+    "gujarati": "gu",
+    "telugu": "te",
+    "malayalam": "ml",
+    "punjabi": "pa",
+    "odia": "or",
+    "spanish": "es",
+    "german": "de",
+    "french": "fr",
+    "italian": "it",
+    "dutch": "nl",
+    "swedish": "sv",
+    "portuguese": "pt",
+    "russian": "ru",
+    "greek": "el",
+    "finnish": "fi",
+    "norwegian": "no",
+    "polish": "pl",
+    "arabic": "ar",
+    "chinese": "zh",
+    "mandarin": "zh",
+    "indonesian": "id",
+    "japanese": "ja",
+    "korean": "ko",
+    "malay": "ms",
+    "turkish": "tr",
+    "vietnamese": "vi",
+}
+
+_WORD_TIMING_LANGUAGES = frozenset({"en", "hi"})
+"""The upstream times words of English and Hindi voices only (tts-ws, `word_timestamps`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueVoice:
+    """A voice. `tags` maps what the catalogue says of it (gender, accent, …) to its values."""
+
+    voice_id: str
+    display_name: str
+    models: tuple[str, ...]
+    language_codes: tuple[str, ...]
+    tags: Mapping[str, tuple[str, ...]]
+    word_timings_supported: bool
+
+    def serves(self, model: str, language_code: str) -> bool:
+        """Whether it fits a filter; an empty filter always does, and so does a model the catalogue is silent on."""
+        if model and self.models and model not in self.models:
+            return False
+        if not language_code:
+            return True
+        return to_upstream(language_code, TTS_CODES)[0] in self.language_codes
+
+
+def parse(raw: bytes) -> tuple[CatalogueVoice, ...]:
+    """Read the catalogue's answer. Raises `errors.UpstreamProtocol`."""
+    try:
+        answer = msgspec.json.decode(raw)
+    except msgspec.DecodeError as exc:
+        raise errors.UpstreamProtocol("the upstream's voice catalogue is not JSON") from exc
+    voices = answer.get("voices") if isinstance(answer, dict) else None
+    if not isinstance(voices, list):
+        raise errors.UpstreamProtocol("the upstream's voice catalogue has no list of voices")
+    return tuple(_voice(v) for v in voices if isinstance(v, dict) and isinstance(v.get("voiceId"), str))
+
+
+def _voice(entry: Mapping[str, Any]) -> CatalogueVoice:
+    raw_tags = entry.get("tags")
+    tags = {str(k): _values(v) for k, v in raw_tags.items()} if isinstance(raw_tags, Mapping) else {}
+    codes = tuple(dict.fromkeys(_LANGUAGE_NAMES.get(name.lower(), name) for name in tags.get("language", ())))
+    models = entry.get("models", entry.get("model"))
+    return CatalogueVoice(
+        entry["voiceId"],
+        str(entry.get("displayName") or entry["voiceId"]),
+        _values(models),
+        codes,
+        {k: v for k, v in tags.items() if v and k != "language"},
+        not codes or not _WORD_TIMING_LANGUAGES.isdisjoint(codes),
+    )
+
+
+def _values(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if isinstance(value, list):
+        return tuple(str(v) for v in value if v not in (None, ""))
+    return ()
