@@ -13,6 +13,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from waves_local.opus import OggOpusDecoder, OpusPacketDecoder
+
 CONTENT_TYPES = {
     "pcm": "audio/pcm",
     "wav": "audio/wav",
@@ -153,6 +155,10 @@ def decoder(encoding: str, sample_rate_hz: int) -> Decoder:
             return FixedWidthDecoder(1, mulaw_decode)
         case "alaw":
             return FixedWidthDecoder(1, alaw_decode)
+        case "opus":
+            return OpusPacketDecoder(sample_rate_hz)
+        case "ogg_opus":
+            return OggOpusDecoder(sample_rate_hz)
     raise ValueError(f"cannot decode {encoding}")
 
 

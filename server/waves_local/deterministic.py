@@ -289,11 +289,13 @@ def speech(
     gap_s: float = 0.12,
     lead_s: float = 0.0,
     tail_s: float = 0.0,
+    voice_id: str = "",
     character_s: float = DEFAULT_CHARACTER_S,
 ) -> bytes:
-    """Audio in which the recognizer hears exactly these words, silence between them."""
+    """Audio in which the recognizer hears exactly these words: 16-bit PCM, with silence of `gap_s` between them,
+    `lead_s` before and `tail_s` after. Different voices are different speakers."""
     gap = bytes(2 * round(gap_s * sample_rate_hz))
-    body = gap.join(encode_text(w, sample_rate_hz, character_s=character_s) for w in words)
+    body = gap.join(encode_text(w, sample_rate_hz, voice_id=voice_id, character_s=character_s) for w in words)
     return bytes(2 * round(lead_s * sample_rate_hz)) + body + bytes(2 * round(tail_s * sample_rate_hz))
 
 
@@ -339,6 +341,7 @@ class _Word:
     text: str
     start: int
     end: int
+    speaker: int
 
 
 class DeterministicStream:
@@ -369,6 +372,9 @@ class DeterministicStream:
         self._is_speaking = False
         """Whether the beginning has been reported."""
         self._reported: list[str] = []
+        self._speakers: dict[int, int] = {}
+        """Speaker by voice tag, in the order of their appearance."""
+        self._speaker = 0
 
     async def accept(self, pcm: bytes) -> Sequence[RecognitionEvent]:
         """Hear these samples."""
@@ -424,6 +430,7 @@ class DeterministicStream:
             events.append(self._final(self._speech_end + self._eou_silence, by_endpoint=True))
 
     def _hear_character(self, piece: Heard) -> None:
+        self._speaker = self._speakers.setdefault(piece.tag, len(self._speakers))
         if self._noise:
             self._append(BROKEN, self._noise_start, piece.start)
             self._noise.clear()
@@ -453,7 +460,7 @@ class DeterministicStream:
             word.text += text
             word.end = end
         else:
-            self._words.append(_Word(text, start, end))
+            self._words.append(_Word(text, start, end, self._speaker))
             self._joins = True
 
     def _end_noise(self) -> None:
@@ -464,7 +471,7 @@ class DeterministicStream:
     def _add_noise(self, pcm: bytes) -> None:
         digest = hashlib.sha256(pcm).hexdigest()[:8]
         end = self._noise_start + len(pcm) // 2
-        self._words.append(_Word(f"noise-{digest}", self._noise_start, end))
+        self._words.append(_Word(f"noise-{digest}", self._noise_start, end, self._speaker))
         self._noise_start = end
 
     def _final(self, end: int, *, by_endpoint: bool = False) -> Hypothesis:
@@ -475,7 +482,7 @@ class DeterministicStream:
     def _hypothesis(self, end: int, *, is_final: bool, by_endpoint: bool = False) -> Hypothesis:
         rate_hz = self._rate_hz
         words = tuple(
-            HeardWord(w.text, w.start / rate_hz, w.end / rate_hz, 0.5 if BROKEN in w.text else 1.0)
+            HeardWord(w.text, w.start / rate_hz, w.end / rate_hz, 0.5 if BROKEN in w.text else 1.0, w.speaker)
             for w in self._words
         )
         return Hypothesis(words, is_final, end / rate_hz, by_endpoint)

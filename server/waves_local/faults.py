@@ -92,10 +92,8 @@ class Fault:
     delay_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.on not in get_args(Kind):
-            raise FaultSyntaxError(f"unknown kind {self.on!r}: use one of {', '.join(get_args(Kind))}")
-        if self.do not in get_args(Action):
-            raise FaultSyntaxError(f"unknown action {self.do!r}: use one of {', '.join(get_args(Action))}")
+        if self.on not in get_args(Kind) or self.do not in get_args(Action):
+            raise FaultSyntaxError(f"no such fault: {self.on}:{self.do}")
         for name in ("nth", "every", "times", "after_frames", "after_bytes", "after_messages", "frames"):
             if getattr(self, name) < 0:
                 raise FaultSyntaxError(f"{name} must not be negative")
@@ -135,6 +133,9 @@ class Fault:
         """Read field values, numbers as text too. Raises FaultSyntaxError."""
         if values.get("do") == "slow":
             values = {"frames": 0, **values}
+        for name, allowed in (("on", get_args(Kind)), ("do", get_args(Action))):
+            if values.get(name) not in allowed:
+                raise FaultSyntaxError(f"{values.get(name)!r} is none of {', '.join(allowed)}")
         try:
             return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:

@@ -65,7 +65,6 @@ async def serve(
 
 def application(upstream: Upstream) -> web.Application:
     """All routes of a local upstream."""
-    # One byte more than is accepted, so that the refusal is ours and not the library's.
     app = web.Application(
         client_max_size=upstream.options.max_upload_mb * 1024 * 1024, middlewares=[_errors_as_json]
     )
@@ -148,7 +147,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         return web.Response(
             status=error.status,
-            body=frames.tts_http_error(error.reason.replace(" ", ""), error.text or error.reason),
+            body=frames.tts_http_error(error.reason.replace(" ", ""), error.reason + "."),
             content_type="application/json",
             headers={"Allow": error.headers["Allow"]} if "Allow" in error.headers else {},
         )
