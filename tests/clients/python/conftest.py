@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from wavegate import Client
 
 from tests.clients.python import fake_gateway
-from wavegate import Client
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2
 from grpc import aio
-
 from wavegate.speech.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
@@ -171,10 +170,10 @@ class FakeSession:
             refusal, self.gateway.refuse = self.gateway.refuse, None
             await self.end(types_pb2.SessionEnded.REASON_FAILURE, refusal)
             return False
-        if start.settings.HasField("speed" if self.arm == "synthesis" else "max_words"):
-            if self.arm == "synthesis" and not 0.5 <= start.settings.speed <= 2:
-                await self.end(types_pb2.SessionEnded.REASON_FAILURE, bad_speed("start.settings.speed"))
-                return False
+        has_speed = self.arm == "synthesis" and start.settings.HasField("speed")
+        if has_speed and not 0.5 <= start.settings.speed <= 2:
+            await self.end(types_pb2.SessionEnded.REASON_FAILURE, bad_speed("start.settings.speed"))
+            return False
         self.settings = start.settings
         self.labels = dict(start.labels)
         self.audio_format.CopyFrom(start.audio_format)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-
-from tests.clients.python.fake_gateway import FakeGateway, status, text_of
 from wavegate import (
     AudioChunk,
     Client,
@@ -22,6 +20,8 @@ from wavegate import (
     UpstreamError,
     UtteranceCompleted,
 )
+
+from tests.clients.python.fake_gateway import FakeGateway, status, text_of
 
 
 class TestSettingsStream:
@@ -142,7 +142,7 @@ class TestWholes:
 
     async def test_no_gateway_for_any_of_it(self) -> None:
         async with Client("127.0.0.1:1") as client:
-            with pytest.raises(GatewayUnavailableError, match="no gateway at 127.0.0.1:1"):
+            with pytest.raises(GatewayUnavailableError, match=r"no gateway at 127\.0\.0\.1:1"):
                 await client.synthesize_once("Hello", voice_id="magnus")
             with pytest.raises(GatewayUnavailableError, match="wavegate-server"):
                 await client.get_session("s")
