@@ -298,8 +298,8 @@ class SttProtocol:
                 is_last=is_last,
                 from_finalize=frame.get("from_finalize") is True,
                 speech_final=frame.get("speech_final") is True,
-                words=_words(frame.get("words")),
-                sentences=_sentences(frame.get("utterances")),
+                words=words_of(frame.get("words")),
+                sentences=sentences_of(frame.get("utterances")),
                 languages=_languages(frame),
                 redacted_entities=_strings(frame.get("redacted_entities")),
                 extra={k: v for k, v in frame.items() if k not in _KNOWN and v is not None},
@@ -354,7 +354,7 @@ def _speaker(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _words(values: Any) -> tuple[HeardWord, ...]:
+def words_of(values: Any) -> tuple[HeardWord, ...]:
     """Words with their times. None at all where one of them has none: half a list would be worse."""
     words = []
     for value in values if isinstance(values, list) else ():
@@ -377,7 +377,7 @@ def _words(values: Any) -> tuple[HeardWord, ...]:
     return tuple(words)
 
 
-def _sentences(values: Any) -> tuple[HeardSentence, ...]:
+def sentences_of(values: Any) -> tuple[HeardSentence, ...]:
     sentences = []
     for value in values if isinstance(values, list) else ():
         if not isinstance(value, Mapping):

@@ -1,0 +1,76 @@
+"""`Recognize`: one recording, over the upstream's endpoint for recordings."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from wavegate_server import errors
+from wavegate_server.audio import AudioFormat
+from wavegate_server.session.events import Upstream
+from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.retry import RetryBudget
+from wavegate_server.waves import prerecorded
+from wavegate_server.waves.prerecorded import Answer
+from wavegate_server.waves.settings import Settings
+
+SILENCE_S = 120.0
+"""How long the upstream may work on a recording without a word: an hour of speech takes it about a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Either `content`, a file or raw audio in `audio_format`, or the `uri` where the upstream finds it."""
+
+    content: bytes = b""
+    audio_format: AudioFormat | None = None
+    uri: str = ""
+
+    def body(self) -> tuple[bytes, str]:
+        """What is sent, and its content type."""
+        if self.uri:
+            return prerecorded.address_body(self.uri), "application/json"
+        content, audio_format = self.content, self.audio_format
+        raw = audio_format is not None and audio_format.encoding in prerecorded.RAW_ENCODINGS
+        # A file in the place of raw audio is what it says it is, not noise with a header.
+        if raw and audio_format is not None and not prerecorded.is_wav(content):
+            content = prerecorded.wav(content, audio_format)
+        return content, "application/octet-stream"
+
+
+async def recognize(
+    http: UpstreamHttp, settings: Settings, recording: Recording, *, max_queue_wait_s: float
+) -> tuple[Answer, Upstream]:
+    """The transcript of a recording, and who made it.
+
+    Raises errors of `wavegate_server.errors`. A refused or lost connection is tried again, a full account within
+    `max_queue_wait_s`; an upstream that works too long is not. Cancelling gives the request up.
+    """
+    old_path = http.target.old_stt_path
+    path = prerecorded.path_of(old_path=old_path)
+    query = prerecorded.query(settings, old_path=old_path)
+    content, content_type = recording.body()
+    retry = RetryBudget()
+    loop = asyncio.get_running_loop()
+    capacity_until: float | None = None
+    while True:
+        try:
+            body = await http.request(
+                "POST", path, query=query, content=content, content_type=content_type, timeout_s=SILENCE_S
+            )
+            answer = prerecorded.parse(body)
+            return answer, Upstream(request_id=answer.request_id, endpoint=http.endpoint(path))
+        except errors.UpstreamStalled:
+            raise
+        except errors.UpstreamCapacity as exc:
+            now = loop.time()
+            capacity_until = capacity_until or now + max_queue_wait_s
+            delay = 0.5 if exc.retry_after_s is None else exc.retry_after_s
+            if now + delay > capacity_until:
+                raise
+        except errors.UpstreamError as exc:
+            wait = retry.next_delay_s(exc)
+            if wait is None:
+                raise
+            delay = wait
+        await asyncio.sleep(delay)
