@@ -106,14 +106,16 @@ class GrpcServer:
         Health says NOT_SERVING until `set_serving`.
         """
         await self.set_serving(False)
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = _joined(host, port)
         try:
             if self._tls is None:
                 self.port = self._server.add_insecure_port(address)
             else:
                 self.port = self._server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as exc:
-            raise BindError(f"cannot listen on {address}: {_why_not(host, port)}") from exc
+            # grpc only says that it failed; the system says why.
+            check_port(host, port)
+            raise BindError(f"cannot listen on {address}: {exc}") from exc
         await self._server.start()
         return self.port
 
@@ -138,8 +140,8 @@ def _credentials(tls: Tls) -> Any:
     )
 
 
-def _why_not(host: str, port: int) -> str:
-    """The system's own reason for a failed bind: grpc only says that it failed."""
+def check_port(host: str, port: int) -> None:
+    """See whether the port can be had, without keeping it. Raises `BindError` with the system's own reason."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -149,8 +151,13 @@ def _why_not(host: str, port: int) -> str:
             probe.bind(address)
             probe.listen()
     except OSError as exc:
-        return (exc.strerror or str(exc)).lower()
-    return "the address is not available"
+        raise BindError(
+            f"cannot listen on {_joined(host, port)}: {(exc.strerror or str(exc)).lower()}"
+        ) from exc
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _MethodPool:

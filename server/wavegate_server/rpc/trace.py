@@ -37,6 +37,8 @@ from wavegate_server.telemetry import Span, Telemetry, logs, names
 logger = logging.getLogger(__name__)
 
 PACKAGE: Final = "wavegate.speech.v1."
+CONTROL: Final = PACKAGE + "SessionService/"
+"""Calls about sessions: served while the gateway drains, and not waited for."""
 OPEN_TO_ALL: Final = "grpc.health.v1.Health/"
 """Load balancers and orchestrators have no credentials."""
 
@@ -74,13 +76,31 @@ class _Outcome:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """See the module. `stopping` is set when the server begins to cut calls: those are not the caller's cancels."""
+    """See the module. Used from one loop."""
 
     def __init__(self, telemetry: Telemetry, auth: Authenticator, max_stream_message_bytes: int) -> None:
         self._telemetry = telemetry
         self._auth = auth
         self._max_stream_message_bytes = max_stream_message_bytes
+        self._live = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
+        """Set to refuse new calls with GATEWAY_DRAINING, but for those about sessions."""
         self.stopping = False
+        """Set when the server begins to cut calls: those are not the callers' cancels."""
+
+    def __repr__(self) -> str:
+        return f"<CallInterceptor {self._live} live>"
+
+    @property
+    def live(self) -> int:
+        """How many calls that speak or listen are being served."""
+        return self._live
+
+    async def idle(self) -> None:
+        """Wait until no call that speaks or listens is being served."""
+        await self._idle.wait()
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -92,6 +112,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         caller: str | None = None
         try:
             caller = self._auth.check(metadata)
+            if self.draining and not method.startswith(CONTROL):
+                raise errors.GatewayDraining("the gateway is shutting down; call another one")
         except WavegateError as exc:
             handler = _refusal(exc)
         except Exception as exc:
@@ -116,9 +138,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             logs.bind(**{names.LOG_TRACE_ID: span.trace_id, names.LOG_SPAN_ID: span.span_id})
             began = time.monotonic()
             outcome = _Outcome()
+            counted = not method.startswith(CONTROL)
+            self._count(counted)
             try:
                 return await self._serve(behaviour, request, context, outcome)
             finally:
+                self._count(-counted)
                 self._end(call, outcome, time.monotonic() - began)
 
         make = {
@@ -163,6 +188,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await status.abort(context, exc)
         outcome.code = _name(context.code())
         return response
+
+    def _count(self, more: int) -> None:
+        self._live += more
+        if self._live:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     def _end(self, call: Call, outcome: _Outcome, duration_s: float) -> None:
         span = call.span

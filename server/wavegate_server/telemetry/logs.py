@@ -10,13 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import Processor
-
-Format = Literal["text", "json"]
-Level = Literal["debug", "info", "warning", "error"]
 
 _HIDDEN: Final = "[hidden]"
 _CREDENTIALS: Final = (
@@ -70,8 +67,11 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return redact(super().format(record))
 
 
-def configure(style: Format, level: Level, stream: TextIO | None = None) -> None:
-    """Send all logging of this process to `stream` (None: stderr) from now on."""
+def configure(style: str, level: str, stream: TextIO | None = None) -> None:
+    """Send all logging of this process to `stream` (None: stderr) from now on.
+
+    `style` is `text` or `json`; `level` is `debug`, `info`, `warning` or `error`.
+    """
     out = stream if stream is not None else sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

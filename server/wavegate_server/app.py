@@ -1,0 +1,308 @@
+"""The composition root: builds each object once, and runs it to its end.
+
+Start: check everything that can be wrong, start the local upstream if that is the one, bind, serve, say so.
+Stop (SIGTERM, SIGINT): health says NOT_SERVING, new calls get GATEWAY_DRAINING, live ones may finish within the
+drain timeout, then what is left is cut. A second signal cuts at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import uvloop
+from wavegate.speech.v1 import session_service_pb2 as session_pb
+from wavegate.speech.v1 import session_service_pb2_grpc as session_grpc
+from wavegate.speech.v1 import synthesis_service_pb2 as synthesis_pb
+from wavegate.speech.v1 import synthesis_service_pb2_grpc as synthesis_grpc
+
+from wavegate_server import config as options
+from wavegate_server.config import Config, ConfigError
+from wavegate_server.local import LocalUpstream
+from wavegate_server.rpc.auth import Authenticator, parse_tokens
+from wavegate_server.rpc.gateway import Gateway
+from wavegate_server.rpc.server import BindError, GrpcServer, Service, Tls, check_port
+from wavegate_server.rpc.session import SessionServicer
+from wavegate_server.rpc.synthesis import SynthesisServicer
+from wavegate_server.rpc.trace import CallInterceptor
+from wavegate_server.session.catalogue import Catalogue
+from wavegate_server.session.context import Bounds, UpstreamTarget
+from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.registry import Registry
+from wavegate_server.session.transport import WebSocketDialer
+from wavegate_server.telemetry import logs, otel
+from wavegate_server.waves.tts import Mode
+
+logger = logging.getLogger(__name__)
+
+DISTRIBUTION: Final = "wavegate"
+
+CUT_GRACE_S: Final = 0.5
+"""How long the last statuses may take to go out, and handlers to see that they are cancelled."""
+FLUSH_S: Final = 1.0
+"""How long a collector may take for the last spans."""
+EXIT_WITHIN_S: Final = 2.5
+"""After the drain timeout, or a second signal, the process ends at the latest, whatever still hangs."""
+
+
+def run(config: Config) -> int:
+    """Serve until told to stop; the exit code. Raises `ConfigError` where it cannot start."""
+    logs.configure(config.log_format, config.log_level)
+    return uvloop.run(_run(config, os.environ))
+
+
+async def _run(config: Config, environment: Mapping[str, str]) -> int:
+    app = App(config, environment)
+    try:
+        await app.start()
+        app.announce()
+        return await app.serve()
+    finally:
+        await app.stop()
+
+
+class App:
+    """One gateway process. Making it checks all that can be known to be wrong, and raises `ConfigError`."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+        self._config = config
+        self._version = version(DISTRIBUTION)
+        self._choice = options.choose_upstream(config, environment)
+        self._local = LocalUpstream(config.local_engine) if self._choice.is_local else None
+        self._tls = options.tls_files(config)
+        self._auth = Authenticator(
+            None
+            if config.auth_tokens_file is None
+            else options.Watched(config.auth_tokens_file, parse_tokens, "the tokens file")
+        )
+        self._synthesis_defaults = options.synthesis_defaults(config)
+        self._transcription_defaults = options.transcription_defaults(config)
+        if self._local is not None:
+            self._local.check()
+        try:
+            check_port(config.listen.host, config.listen.port)
+            self._telemetry = otel.from_environment(self._version)
+        except (BindError, otel.TelemetryConfigError) as exc:
+            raise ConfigError(str(exc)) from exc
+        if config.port_file is not None:
+            options.check_port_file(config.port_file)
+        self._warn()
+        self._registry = Registry(config.max_sessions, config.max_sessions_per_caller)
+        self._interceptor = CallInterceptor(self._telemetry, self._auth, config.max_message_bytes)
+        self._http: UpstreamHttp | None = None
+        self._server: GrpcServer | None = None
+        self._signalled = asyncio.Event()
+        self._signalled_again = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<App {self._server!r} {self._registry!r} {self._interceptor!r}>"
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start what it needs, then serve. Raises `ConfigError`."""
+        config = self._config
+        if self._local is not None:
+            await self._local.start()
+        target = UpstreamTarget(
+            base_url=self._choice.url if self._local is None else self._local.url,
+            key=self._choice.key,
+            expire_content=config.expire_content,
+            tts_mode=Mode(config.tts_protocol),
+            old_tts_path=config.old_tts_path,
+            old_stt_path=config.old_stt_path,
+        )
+        gateway = Gateway(
+            registry=self._registry,
+            target=target,
+            dialer=WebSocketDialer(),
+            telemetry=self._telemetry,
+            bounds=_bounds(config),
+            synthesis_defaults=self._synthesis_defaults,
+            transcription_defaults=self._transcription_defaults,
+            start_timeout_s=config.start_timeout,
+            max_stream_message_bytes=config.max_message_bytes,
+            stt_keepalive=config.stt_keepalive,
+            auth=self._auth,
+        )
+        self._http = http = UpstreamHttp(target)
+        self._server = server = GrpcServer(
+            _services(gateway, http),
+            self._interceptor,
+            max_message_bytes=max(config.max_message_bytes, config.max_recording_bytes),
+            tls=None if self._tls is None else Tls(*self._tls),
+        )
+        try:
+            port = await server.start(config.listen.host, config.listen.port)
+        except BindError as exc:
+            raise ConfigError(str(exc)) from exc
+        self._telemetry.serving(config.listen.host, port)
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._on_signal, signum)
+        await server.set_serving(True)
+        if config.port_file is not None:
+            options.write_atomically(config.port_file, f"{port}\n")
+
+    def announce(self) -> None:
+        """Say on stdout what serves where, and what to type next."""
+        assert self._server is not None
+        listen = self._config.listen
+        address = options.Address(listen.host, self._server.port)
+        lines = [
+            f"wavegate-server {self._version} listening on {address}, upstream: {self._upstream_shown()}"
+        ]
+        if spans := otel.destination():
+            lines.append(f"  Spans go to {spans}")
+        target = "" if address == Config().listen else f" --target {address.reachable}"
+        lines.append(f'  Try it: wavegate say "Hello"{target}')
+        # Whoever reads the first line only, such as `| head -1`, shall not end the service.
+        with contextlib.suppress(OSError):
+            print("\n".join(lines), flush=True)  # noqa: T201
+
+    def _upstream_shown(self) -> str:
+        if self._local is None:
+            return self._choice.url
+        return (
+            f"local ({self._local.url}, {self._config.local_engine} engine: a test voice, no account needed)"
+        )
+
+    def _warn(self) -> None:
+        config = self._config
+        if not config.listen.is_loopback:
+            if config.auth_tokens_file is None and config.tls_client_ca is None:
+                logger.warning(
+                    "whoever can reach %s may use this gateway; --auth-tokens-file or --tls-client-ca asks who calls",
+                    config.listen,
+                )
+            elif config.tls_cert is None:
+                logger.warning(
+                    "callers' tokens travel in clear text to %s; --tls-cert hides them", config.listen
+                )
+        url = urlsplit(self._choice.url)
+        if url.scheme in ("ws", "http") and not options.is_loopback(url.hostname or ""):
+            logger.warning("the API key travels in clear text to %s; wss hides it", self._choice.url)
+
+    # -- serve and stop ---------------------------------------------------------------------------------------
+
+    async def serve(self) -> int:
+        """Serve until a signal comes, then let live calls finish; the exit code."""
+        waits: set[asyncio.Task[Any]] = {asyncio.create_task(self._signalled.wait(), name="signal")}
+        keeper = None
+        if self._local is not None:
+            keeper = asyncio.create_task(self._local.keep(), name="keep-local-upstream")
+            waits.add(keeper)
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if keeper is not None and keeper.done():
+                logger.error("%s; the gateway stops", keeper.exception())
+                return 1
+            await self._drain()
+            return 0
+        finally:
+            await _cancelled(*waits)
+
+    async def _drain(self) -> None:
+        """Take nothing new and wait for what is live, at most for the drain timeout or until a second signal."""
+        timeout_s = self._config.drain_timeout
+        _exit_within(timeout_s + EXIT_WITHIN_S)
+        self._registry.draining = True
+        self._interceptor.draining = True
+        assert self._server is not None
+        await self._server.set_serving(False)
+        # The place to tell each live session of it (`go_away`).
+        if self._interceptor.live:
+            logger.info("stopping: %d live calls may take %g s to finish", self._interceptor.live, timeout_s)
+        waits: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._interceptor.idle(), name="idle"),
+            asyncio.create_task(self._signalled_again.wait(), name="second-signal"),
+        ]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await _cancelled(*waits)
+        if self._interceptor.live:
+            logger.warning("stopping: %d live calls are cut", self._interceptor.live)
+
+    async def stop(self) -> None:
+        """Cut what is left and give everything back. Safe however far the start came."""
+        if self._server is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * CUT_GRACE_S):
+                    await self._server.stop(CUT_GRACE_S)
+        ends = [asyncio.to_thread(self._telemetry.shutdown, FLUSH_S)]
+        if self._local is not None:
+            ends.append(self._local.stop())
+        if self._http is not None:
+            ends.append(self._http.aclose())
+        await asyncio.gather(*ends, return_exceptions=True)
+        if self._config.port_file is not None and self._server is not None:
+            with contextlib.suppress(OSError):
+                self._config.port_file.unlink()
+        if self._signalled.is_set():
+            logger.info("stopped")
+
+    def _on_signal(self, signum: signal.Signals) -> None:
+        if not self._signalled.is_set():
+            logger.info("%s: stopping; once more stops at once", signal.Signals(signum).name)
+            self._signalled.set()
+        elif not self._signalled_again.is_set():
+            _exit_within(EXIT_WITHIN_S)
+            self._signalled_again.set()
+
+
+def _bounds(config: Config) -> Bounds:
+    return Bounds(
+        idle_timeout_s=config.idle_timeout,
+        # A code point has up to four bytes.
+        max_text_message_chars=min(
+            options.MAX_TEXT_MESSAGE_CHARS, (config.max_message_bytes - options.ENVELOPE_BYTES) // 4
+        ),
+        max_utterance_chars=config.max_utterance_chars,
+        max_queued_utterances=config.max_queued_utterances,
+        # One utterance of full length may be spoken while the next one comes in.
+        max_buffered_chars=2 * config.max_utterance_chars,
+        max_audio_message_bytes=config.max_message_bytes - options.ENVELOPE_BYTES,
+        audio_history_s=config.audio_history,
+        max_waiting_audio_s=config.max_waiting_audio,
+    )
+
+
+def _services(gateway: Gateway, http: UpstreamHttp) -> list[Service]:
+    return [
+        Service(
+            synthesis_pb.DESCRIPTOR.services_by_name["SynthesisService"].full_name,
+            SynthesisServicer(gateway, http, Catalogue(http)),
+            synthesis_grpc.add_SynthesisServiceServicer_to_server,
+        ),
+        Service(
+            session_pb.DESCRIPTOR.services_by_name["SessionService"].full_name,
+            SessionServicer(gateway),
+            session_grpc.add_SessionServiceServicer_to_server,
+        ),
+    ]
+
+
+def _exit_within(seconds: float) -> None:
+    """End the process then, if it has not ended by itself: a promise that no stuck thread can break."""
+
+    def end() -> None:
+        os.write(2, b"wavegate-server: something hung while stopping; ending by force\n")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

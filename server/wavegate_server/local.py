@@ -1,0 +1,169 @@
+"""The embedded local upstream: `waves_local` as a process beside the gateway.
+
+In a process of its own, since speech engines hold the interpreter for as long as they compute. It ends with the
+gateway, however the gateway ends, and is started again on the same port when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from typing import Final
+
+from wavegate_server.config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+# On Linux the kernel sends SIGTERM when the gateway dies, by SIGKILL too; it may have died before we asked.
+_LAUNCH: Final = """
+import ctypes, os, signal, sys
+parent = int(sys.argv[1])
+sys.argv[:2] = ["waves-local"]
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != parent:
+    sys.exit("the gateway has gone")
+from waves_local.cli import main
+main()
+"""
+
+SPEECH_MODULES: Final = ("espeakng_loader", "pocketsphinx")
+"""What the extra `wavegate[speech]` brings."""
+START_TIMEOUT_S: Final = 30.0
+"""Importing and binding takes a second; a machine under load takes longer."""
+STOP_TIMEOUT_S: Final = 1.0
+SETTLED_S: Final = 10.0
+"""A process that lived this long counts as one that works."""
+MAX_FAILURES: Final = 3
+"""So many deaths in a row, each before it had settled, and it is given up."""
+RESTART_DELAY_S: Final = 0.2
+
+
+class LocalUpstream:
+    """Runs one local upstream. `url` is known after `start` and stays the same."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._process: Process | None = None
+        self._port = 0
+        self._last_words = ""
+        self._readers: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        alive = self._process is not None and self._process.returncode is None
+        return f"<LocalUpstream {self._engine} :{self._port} {'UP' if alive else 'DOWN'}>"
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self._port}"
+
+    def check(self) -> None:
+        """See that its engine is installed. Raises `ConfigError`."""
+        if self._engine == "speech" and any(importlib.util.find_spec(m) is None for m in SPEECH_MODULES):
+            raise ConfigError(
+                "the local upstream's speech engines are not installed: pip install 'wavegate[speech]', or choose "
+                "--local-engine deterministic, or set SMALLEST_API_KEY to use the real service"
+            )
+
+    async def start(self) -> None:
+        """Start it and wait until it serves. Raises `ConfigError` with its own last words where it does not."""
+        self.check()
+        with tempfile.TemporaryDirectory(prefix="wavegate-") as folder:
+            port_file = Path(folder) / "port"
+            process = await self._spawn(port_file)
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    while not port_file.exists():
+                        if process.returncode is not None:
+                            # Its children may hold the pipe open after it.
+                            await asyncio.wait(self._readers, timeout=STOP_TIMEOUT_S)
+                            raise ConfigError(
+                                f"the local upstream did not start: {self._last_words or 'it gave no reason'}"
+                            )
+                        await asyncio.sleep(0.02)
+            except TimeoutError:
+                await self.stop()
+                raise ConfigError(f"the local upstream did not start within {START_TIMEOUT_S:g} s") from None
+            except BaseException:
+                await self.stop()
+                raise
+            self._port = int(port_file.read_text(encoding="utf-8"))
+
+    async def keep(self) -> None:
+        """Start it again whenever it dies. Raises `ConfigError` when that does not help. Cancel before `stop`."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            process = self._process
+            assert process is not None
+            code = await process.wait()
+            failures = failures + 1 if loop.time() - began < SETTLED_S else 1
+            if failures > MAX_FAILURES:
+                raise ConfigError(
+                    f"the local upstream died {failures} times in a row: {self._last_words or f'status {code}'}"
+                )
+            logger.error("the local upstream died with status %d; starting it again", code)
+            await asyncio.sleep(RESTART_DELAY_S * failures)
+            began = loop.time()
+            with contextlib.suppress(ConfigError):  # counted above, when the next turn sees it dead
+                await self.start()
+
+    async def stop(self) -> None:
+        """End it, by force after `STOP_TIMEOUT_S`. Safe to call again."""
+        process = self._process
+        if process is None:
+            return
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            if process.returncode is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signum)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await process.wait()
+        for reader in list(self._readers):
+            reader.cancel()
+
+    async def _spawn(self, port_file: Path) -> Process:
+        self._last_words = ""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _LAUNCH,
+            str(os.getpid()),
+            "--listen",
+            f"127.0.0.1:{self._port}",
+            "--port-file",
+            str(port_file),
+            "--engine",
+            self._engine,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+            # Ctrl-C on a terminal goes to the whole group; the gateway still finishes what is being spoken.
+            start_new_session=True,
+        )
+        reader = asyncio.create_task(self._read_log(self._process), name="local-upstream-log")
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+        return self._process
+
+    async def _read_log(self, process: Process) -> None:
+        """Hand its log lines on, and keep the last one for when it dies."""
+        stderr = process.stderr
+        assert stderr is not None
+        with contextlib.suppress(ValueError):  # a line longer than the reader's limit
+            while line := await stderr.readline():
+                words = line.decode("utf-8", "replace").strip()
+                if words:
+                    self._last_words = words.removeprefix("Error: ")
+                    logger.info("waves-local: %s", words)
