@@ -13,6 +13,7 @@ from wavegate.client import Client
 from wavegate.control import SessionChange, SettingsStream
 from wavegate.errors import (
     AccessDeniedError,
+    AudioFileError,
     CapacityError,
     ConflictError,
     ConnectionLostError,
@@ -56,6 +57,7 @@ from wavegate.transcription import TranscriptionSession
 __all__ = [
     "AccessDeniedError",
     "AudioChunk",
+    "AudioFileError",
     "AudioFormat",
     "AudioProgress",
     "CapacityError",

@@ -12,6 +12,8 @@
     ├── SessionClosedError            this session has ended; nothing more goes in
     └── UpstreamError                 the speech service behind the gateway failed
 
+`AudioFileError` stands apart: it is about a file of the caller's, and no gateway was asked.
+
 `reason` is the stable name of what happened (`FIELD_INVALID`, `UPSTREAM_CAPACITY`, ...); `docs/errors.md` lists them.
 """
 
@@ -28,6 +30,7 @@ from wavegate.speech.v1 import types_pb2
 
 __all__ = [
     "AccessDeniedError",
+    "AudioFileError",
     "CapacityError",
     "Code",
     "ConflictError",
@@ -166,6 +169,10 @@ class SessionClosedError(WavegateError):
 
 class UpstreamError(WavegateError):
     """The speech service behind the gateway failed, or refused the gateway."""
+
+
+class AudioFileError(ValueError):
+    """This is no audio that can be decoded; `str()` says of what and why."""
 
 
 _BY_REASON: Mapping[str, type[WavegateError]] = {

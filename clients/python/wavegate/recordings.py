@@ -16,9 +16,10 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from wavegate.errors import AudioFileError
 from wavegate.settings import AudioEncoding, AudioFormat
 
-__all__ = ["AudioFileError", "AudioSource", "decode", "open_audio", "open_stream"]
+__all__ = ["AudioSource", "decode", "open_audio", "open_stream"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -34,10 +35,6 @@ _BLOCK_S = 0.1
 """Playing time that is decoded and handed on at a time."""
 
 DEFAULT_INPUT_RATE_HZ = 16000
-
-
-class AudioFileError(ValueError):
-    """This is no audio that can be decoded; `str()` says of what."""
 
 
 class AudioSource(AbstractContextManager["AudioSource"]):

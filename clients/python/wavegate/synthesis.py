@@ -149,6 +149,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         # Ids of our own never meet the caller's, nor those of a session that this one continues.
         prefix = secrets.token_hex(4)
         self._ids = (f"{prefix}-{n}" for n in itertools.count(1))
+        self._text_lock = asyncio.Lock()  # one utterance's text at a time: the next one's would end it
         self._unseen_text_errors: dict[str, Exception] = {}
 
     def _open_call(self) -> StreamCall[_Request, _Response]:
@@ -184,15 +185,18 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         """Speaks one utterance, after those before it.
 
         A string is sent whole. An iterator, such as a language model's tokens, is sent by a task of the session as
-        its pieces come; the handle is there at once, and `Utterance.cancel` stops that task. What the iterator
-        raises cancels the utterance and comes out of the handle, or of the session's block if nobody asked.
+        its pieces come; the handle is there at once, and `Utterance.cancel` stops that task. What is said meanwhile
+        waits until the iterator has ended. What the iterator raises cancels the utterance and comes out of the
+        handle, or of the session's block if nobody asked.
         """
         utterance = self._utterance(utterance_id)
-        if isinstance(text, str):
-            await self.send_text(text, utterance_id=utterance.utterance_id, end_utterance=True)
+        if isinstance(text, str) and not self._text_lock.locked() and not self._text_tasks():
+            async with self._text_lock:
+                await self.send_text(text, utterance_id=utterance.utterance_id, end_utterance=True)
         else:
             self._check_open()
-            utterance._text_task = asyncio.create_task(self._say_pieces(utterance, text))
+            pieces = [text] if isinstance(text, str) else text
+            utterance._text_task = asyncio.create_task(self._say_pieces(utterance, pieces))
         return utterance
 
     async def _say_pieces(self, utterance: Utterance, pieces: AsyncIterable[str] | Iterable[str]) -> None:
@@ -216,18 +220,19 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         """
         utterance = self._utterance(utterance_id)
         begun = False
-        async for piece in iterate([pieces] if isinstance(pieces, str) else pieces):
+        async with self._text_lock:
+            async for piece in iterate([pieces] if isinstance(pieces, str) else pieces):
+                if utterance.cancelled or utterance.outcome is not None:
+                    return utterance
+                if piece:
+                    begun = True
+                    await self.send_text(piece, utterance_id=utterance.utterance_id)
             if utterance.cancelled or utterance.outcome is not None:
                 return utterance
-            if piece:
-                begun = True
-                await self.send_text(piece, utterance_id=utterance.utterance_id)
-        if utterance.cancelled or utterance.outcome is not None:
-            return utterance
-        if begun:
-            await self.end_utterance(utterance.utterance_id)
-        else:  # an utterance without text ends like any other
-            await self.send_text("", utterance_id=utterance.utterance_id, end_utterance=True)
+            if begun:
+                await self.end_utterance(utterance.utterance_id)
+            else:  # an utterance without text ends like any other
+                await self.send_text("", utterance_id=utterance.utterance_id, end_utterance=True)
         return utterance
 
     async def send_text(

@@ -147,13 +147,15 @@ class FakeSession:
         self.input_sequence = 0
         self.ended = False
         self.close = asyncio.Event()
+        self.writing = asyncio.Lock()
 
     async def send(self, **event: Any) -> None:
-        self.sequence += 1
-        acknowledged = self.input_sequence if self.gateway.acknowledge else 0
-        await self.context.write(
-            self.response(sequence=self.sequence, acknowledged_input_sequence=acknowledged, **event)
-        )
+        async with self.writing:  # grpc.aio takes one write at a time
+            self.sequence += 1
+            acknowledged = self.input_sequence if self.gateway.acknowledge else 0
+            await self.context.write(
+                self.response(sequence=self.sequence, acknowledged_input_sequence=acknowledged, **event)
+            )
 
     async def read(self) -> Any:
         request = await self.context.read()

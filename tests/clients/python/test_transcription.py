@@ -22,7 +22,7 @@ from wavegate import (
     Transcript,
     TranscriptionSettings,
 )
-from wavegate.recordings import AudioFileError
+from wavegate.errors import AudioFileError
 
 from tests.clients.python.fake_gateway import FakeGateway
 

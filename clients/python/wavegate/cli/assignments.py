@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
+
 from wavegate._settings_wire import MessageT, expected, python_name, setting_names, unknown_setting
 from wavegate.settings import Keyword
 
@@ -89,3 +90,16 @@ def _parse_keyword(text: str) -> Keyword:
         except ValueError:
             pass  # a phrase with a colon in it
     return Keyword(text)
+
+
+def text_of(value: object) -> str:
+    """A setting's value as it would be typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Keyword):
+        return value.phrase if value.boost is None else f"{value.phrase}:{value.boost:g}"
+    if isinstance(value, tuple | list):
+        return ",".join(text_of(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,5 @@
+"""`python -m wavegate.cli`."""
+
+from wavegate.cli import main
+
+main()

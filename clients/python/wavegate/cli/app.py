@@ -1,0 +1,74 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from wavegate.cli import demo, listen, live_sessions, say, voices
+from wavegate.cli.command import Failure, common_options
+from wavegate.errors import AudioFileError
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    any other failure
+  2    wrong use: options, settings, files
+  3    no gateway there, or the connection to it was lost
+  4    the gateway refused the request
+  5    the upstream speech service failed
+  6    no capacity left: try again later
+  130  interrupted
+  141  whoever read the output has gone
+"""
+
+
+class _App(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turns what commands raise into sentences and exit codes."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Failure("interrupted", 130) from None
+        except BrokenPipeError:
+            # Nothing more can be written, not even what Python would flush at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
+        except OSError as exc:
+            name = f"{exc.filename}: " if exc.filename else ""
+            raise Failure(f"{name}{exc.strerror or exc}", 2) from exc
+        except AudioFileError as exc:
+            raise Failure(str(exc), 2) from exc
+
+
+def _version() -> str:
+    for distribution in ("wavegate", "wavegate-client"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return "0+unknown"  # a source tree that was never installed
+
+
+@click.group(cls=_App, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), message="%(version)s")
+@common_options
+@click.pass_context
+def app(ctx: click.Context, /, **common: Any) -> None:
+    """Speaks and listens through a wavegate speech gateway."""
+    ctx.obj = {name: value for name, value in common.items() if value is not None}
+
+
+for _command in (
+    say.say,
+    listen.listen,
+    live_sessions.settings,
+    live_sessions.sessions,
+    voices.voices,
+    demo.demo,
+):
+    app.add_command(_command)

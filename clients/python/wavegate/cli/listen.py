@@ -1,0 +1,148 @@
+"""`wavegate listen`: speech to text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterable, Iterable
+
+import click
+
+from wavegate.cli.command import Connection, command, together
+from wavegate.cli.inputs import from_thread
+from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
+from wavegate.cli.output import Output, ms
+from wavegate.events import SessionEnded, SpeechEnded, SpeechStarted, Transcript
+from wavegate.settings import AudioEncoding, AudioFormat
+from wavegate.speech.v1 import types_pb2
+from wavegate.transcription import TranscriptionSession
+
+
+@click.command()
+@click.argument("file")
+@click.option("--model")
+@click.option("--language", metavar="CODE", help="BCP-47, such as en or hi-IN.")
+@rate_option
+@encoding_option(
+    "LINEAR16",
+    "LINEAR32",
+    "MULAW",
+    "ALAW",
+    "OGG_OPUS",
+    help="Of the audio as it goes to the gateway; files are converted to it.",
+)
+@click.option(
+    "--paced/--fast",
+    default=False,
+    show_default=True,
+    help="Send at the speed of speech, or as fast as it goes.",
+)
+@set_option
+@command
+async def listen(
+    connection: Connection,
+    file: str,
+    model: str | None,
+    language: str | None,
+    rate: int | None,
+    encoding: AudioEncoding | None,
+    paced: bool,
+    assignments: tuple[str, ...],
+) -> None:
+    """Prints what is said in FILE.
+
+    Each final transcript is a line on standard output; what is not final yet shows on a terminal.
+
+    WAV, FLAC, OGG and MP3 of any rate and number of channels are converted to one channel at --rate (16000) in
+    --encoding (linear16). `-` is standard input: any of those, a WAV stream while it comes; or, where --rate or
+    --encoding is given, raw samples that have that form already.
+
+    \b
+      wavegate listen meeting.mp3 --language en
+      arecord -q -f S16_LE -r 16000 -t wav | wavegate listen -
+      wavegate listen - --encoding mulaw --rate 8000 < call.ulaw
+    """
+    from wavegate.recordings import open_audio, open_stream  # noqa: PLC0415 - codecs are slow to load
+
+    settings = settings_from(
+        types_pb2.TranscriptionSettings, assignments, {"model": model, "language_code": language}
+    )
+    raw = rate is not None or encoding is not None
+    audio_format = AudioFormat(encoding or "LINEAR16", rate or 16000)
+    if paced and audio_format.encoding == "OGG_OPUS":
+        raise click.UsageError("Ogg Opus cannot be paced: leave --paced out")
+    source: AsyncIterable[bytes] | Iterable[bytes]
+    if file == "-":
+        if sys.stdin.isatty():
+            raise click.UsageError("standard input is the terminal: pipe audio in, or name a file")
+        source = from_thread(lambda: open_stream(sys.stdin.buffer, "standard input", audio_format, raw=raw))
+    else:
+        source = open_audio(file, audio_format)  # before the gateway is asked: a bad file needs none
+    async with connection.client() as client:
+        session = client.transcribe(audio_format=audio_format, **settings)
+        hearing = _Hearing(connection.output, session)
+        with connection.output.live():
+            async with session:
+                await together(hearing.send(source, paced=paced), hearing.receive())
+    hearing.summarize()
+
+
+class _Hearing:
+    """One run of the command: audio in, transcripts out, and what is to be told of them."""
+
+    def __init__(self, output: Output, session: TranscriptionSession) -> None:
+        self._output = output
+        self._session = session
+        self._began_s = time.monotonic()
+        self._sent_s: float | None = None
+        self._first_s: float | None = None
+        self._last_s: float | None = None
+        self._audio_s = 0.0
+        self._said = False
+
+    async def send(self, source: AsyncIterable[bytes] | Iterable[bytes], *, paced: bool) -> None:
+        """Sends the audio."""
+        await self._session.stream_audio(source, paced=paced)
+        self._sent_s = time.monotonic()
+        await self._session.end()
+
+    async def receive(self) -> None:
+        """Prints finals, shows partials."""
+        async for event in self._session:
+            self._output.event(event)
+            match event:
+                case Transcript():
+                    self._transcript(event)
+                case SpeechStarted():
+                    self._output.progress("...")
+                case SpeechEnded():
+                    self._output.progress("")
+                case SessionEnded():
+                    self._audio_s = event.usage.audio_duration_s
+
+    def _transcript(self, transcript: Transcript) -> None:
+        now_s = time.monotonic()
+        if transcript.text and self._first_s is None:
+            self._first_s = now_s
+        if not transcript.is_final:
+            self._output.progress(transcript.text)
+            return
+        self._last_s = now_s
+        self._said = self._said or bool(transcript.text)
+        self._output.progress("")
+        if transcript.text and not self._output.as_json:
+            self._output.line(transcript.text)
+
+    def summarize(self) -> None:
+        """The last line."""
+        if self._output.as_json:
+            return
+        if not self._said:
+            self._output.note("Nothing was understood.")
+            return
+        tail = None if self._last_s is None or self._sent_s is None else max(0.0, self._last_s - self._sent_s)
+        first = None if self._first_s is None else self._first_s - self._began_s
+        heard = f"{self._audio_s:.2f} s of audio, " if self._audio_s else ""
+        self._output.note(
+            f"{heard}first words after {ms(first)}, the last {ms(tail)} after the end of the audio"
+        )

@@ -1,0 +1,155 @@
+"""What a command shows: data on stdout, everything else on stderr.
+
+On a terminal stderr has one live line besides; in a pipe there are plain lines only. With `--json` stdout carries
+one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from wavegate.errors import WavegateError
+from wavegate.events import ConnectionEvent, GatewayWarning, GoAway
+
+
+class Output:
+    """The two streams of one command."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        # A fresh console each time: the streams may have been replaced since this module was loaded.
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._live: Live | None = None
+
+    def line(self, text: str) -> None:
+        """A line of data."""
+        if self._live is not None and sys.stdout.isatty():
+            self._console.print(Text(text), soft_wrap=True)  # above the line that changes
+        else:
+            click.echo(text)
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """An object of data."""
+        click.echo(json.dumps(value, ensure_ascii=False))
+
+    def note(self, text: str) -> None:
+        """A line for whoever watches."""
+        if self._console.is_terminal:
+            self._console.print(Text(text), soft_wrap=True)
+        else:
+            click.echo(text, err=True)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Shows a line that changes, while on a terminal."""
+        if not self._console.is_terminal or self.as_json:
+            yield
+            return
+        with Live(
+            console=self._console,
+            transient=True,
+            refresh_per_second=12,
+            redirect_stdout=False,  # data stays data
+            redirect_stderr=False,
+        ) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def progress(self, text: str) -> None:
+        """The line that changes."""
+        if self._live is not None:
+            self._live.update(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+
+    def event(self, event: object, *, with_audio: bool = False) -> None:
+        """An event: as JSON, or as a note where it is something to know."""
+        if self.as_json:
+            self.json(event_object(event, with_audio=with_audio))
+        elif isinstance(event, GatewayWarning):
+            self.note(f"warning: {event.message} ({event.reason})")
+        elif isinstance(event, GoAway):
+            self.note(f"the gateway shuts down in {event.time_left_s:.0f} s: {event.reason}")
+        elif isinstance(event, ConnectionEvent) and event.reason != "INITIAL":
+            cause = f": {event.cause.message}" if event.cause else ""
+            self.note(f"upstream {event.state.lower()} ({event.reason.lower()}){cause}")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows of data: a table on a terminal, in a pipe tab-separated lines without a head."""
+        if not sys.stdout.isatty():
+            for row in rows:
+                self.line("\t".join(row))
+            return
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(file=sys.stdout, highlight=False).print(table)
+
+
+def event_object(event: object, *, with_audio: bool = False) -> dict[str, Any]:
+    """An event as a JSON object: its name, then its fields as far as they are known.
+
+    Audio itself is there only if asked for, in base64.
+    """
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+    return {"event": name, **_fields(event, with_audio=with_audio)}
+
+
+def _fields(value: Any, *, with_audio: bool) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if isinstance(content, bytes):
+            result[f"{field.name}_bytes"] = len(content)
+            if with_audio:
+                result[field.name] = base64.b64encode(content).decode()
+        elif content is not None:
+            result[field.name] = _plain(content)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, WavegateError):
+        return error_object(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value):
+        return _fields(value, with_audio=False)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def error_object(error: WavegateError) -> dict[str, Any]:
+    """A failure as a JSON object."""
+    return {
+        "code": error.code,
+        "reason": error.reason,
+        "message": error.message,
+        "retryable": error.retryable,
+        "retry_delay_s": error.retry_delay_s,
+        "field_violations": [_plain(v) for v in error.field_violations],
+        "quota_violations": [_plain(v) for v in error.quota_violations],
+    }
+
+
+def ms(duration_s: float | None) -> str:
+    """A duration for people, in milliseconds."""
+    return "-" if duration_s is None else f"{duration_s * 1000:.0f} ms"

@@ -1,0 +1,192 @@
+"""`wavegate say`: text to speech."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import click
+
+from wavegate.cli.command import Connection, command, together
+from wavegate.cli.inputs import Utterances, from_thread, read_text
+from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
+from wavegate.cli.output import Output, ms
+from wavegate.cli.playback import Sink, choose_sink, encoding_for
+from wavegate.errors import WavegateError
+from wavegate.events import AudioChunk, SessionStarted, UtteranceCompleted, UtteranceFailed
+from wavegate.settings import AudioEncoding, AudioFormat
+from wavegate.speech.v1 import types_pb2
+from wavegate.synthesis import SynthesisSession
+
+
+@click.command()
+@click.argument("text", nargs=-1)
+@click.option("-o", "--output", metavar="FILE", help="Write the audio there; - is standard output.")
+@click.option("--play", is_flag=True, help="Play it.")
+@click.option("--raw", is_flag=True, help="Without a WAV header around it.")
+@click.option("--voice", metavar="ID", help="See `wavegate voices`.")
+@click.option("--model")
+@click.option("--language", metavar="CODE", help="BCP-47, such as en or hi-IN.")
+@click.option("--speed", type=float, help="0.5 to 2.0.")
+@rate_option
+@encoding_option(
+    "LINEAR16", "MULAW", "ALAW", "MP3", help="Of the audio; by default what the file's name says."
+)
+@set_option
+@command
+async def say(
+    connection: Connection,
+    text: tuple[str, ...],
+    output: str | None,
+    play: bool,
+    raw: bool,
+    voice: str | None,
+    model: str | None,
+    language: str | None,
+    speed: float | None,
+    rate: int | None,
+    encoding: AudioEncoding | None,
+    assignments: tuple[str, ...],
+) -> None:
+    """Speaks TEXT, or what comes on standard input.
+
+    The text is spoken while it comes. The audio goes to the file of -o (.wav, .mp3, .pcm, .ulaw, .alaw), with `-o -` to standard output, with --play to
+    the speakers. Without any of them it is played where there are speakers, else written to speech.wav; with --json
+    it is in the events. A blank line in the text ends an utterance.
+
+    \b
+      wavegate say "Hello there" -o hello.wav
+      llm "Tell me a story" | wavegate say --play
+      wavegate say -o - < story.txt | aplay
+    """
+    named = {"voice_id": voice, "model": model, "language_code": language, "speed": speed}
+    settings = settings_from(types_pb2.SynthesisSettings, assignments, named)
+    encoding = encoding_for(output, encoding)
+    in_events = connection.output.as_json and output is None and not play
+    if output == "-" and connection.output.as_json:
+        raise click.UsageError("standard output carries either JSON or audio: choose a file with -o")
+    sink = None if in_events else choose_sink(output, play=play, raw=raw, encoding=encoding)
+    words = _checked(" ".join(text))
+    from_stdin = not text or text == ("-",)
+    if from_stdin and sys.stdin.isatty():
+        connection.output.note("Type what shall be said; Ctrl-D ends it.")
+    elif not from_stdin and not words.strip():
+        raise click.UsageError("there is nothing to say")
+    audio_format = AudioFormat(encoding or "LINEAR16", rate or 0)
+    async with connection.client() as client:
+        session = client.synthesize(audio_format=audio_format, **settings)
+        speech = _Speech(connection.output, sink, session)
+        try:
+            with connection.output.live():
+                async with session:
+                    await together(
+                        speech.send(
+                            from_thread(lambda: read_text(sys.stdin.buffer)) if from_stdin else words
+                        ),
+                        speech.receive(),
+                    )
+            if sink is not None:
+                await sink.close()
+        except BaseException:
+            if sink is not None:
+                sink.abort()
+            raise
+    speech.summarize()
+
+
+def _checked(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:  # bytes of the command line that were no UTF-8
+        raise click.UsageError(f"the text is not UTF-8 (at character {exc.start})") from exc
+    return text
+
+
+class _Speech:
+    """One run of the command: text in, audio out, and what is to be told of it."""
+
+    def __init__(self, output: Output, sink: Sink | None, session: SynthesisSession) -> None:
+        self._output = output
+        self._sink = sink
+        self._session = session
+        self._began_s: float | None = None
+        self._first_audio_s: float | None = None
+        self._audio_s = 0.0
+        self._audio_bytes = 0
+        self._utterances = 0
+        self._failure: WavegateError | None = None
+
+    async def send(self, text: str | AsyncIterator[str]) -> None:
+        """Sends the text as it comes, cut into utterances."""
+        utterances = Utterances()
+        utterance_id: str | None = None
+        if isinstance(text, str):
+            await self._send([*utterances.feed(text), *utterances.end()], None)
+        else:
+            async for piece in text:
+                utterance_id = await self._send([*utterances.feed(piece)], utterance_id)
+            await self._send([*utterances.end()], utterance_id)
+        await self._session.end()
+
+    async def _send(self, pieces: list[tuple[str, bool]], utterance_id: str | None) -> str | None:
+        for piece, ends in pieces:
+            if piece:
+                if self._began_s is None:
+                    self._began_s = time.monotonic()
+                sent = await self._session.send_text(piece, utterance_id=utterance_id, end_utterance=ends)
+                utterance_id = None if ends else sent.utterance_id
+            elif ends:
+                await self._session.end_utterance(utterance_id)
+                utterance_id = None
+        return utterance_id
+
+    async def receive(self) -> None:
+        """Takes the audio to where it goes, and tells of the rest."""
+        async for event in self._session:
+            self._output.event(event, with_audio=self._sink is None)
+            match event:
+                case AudioChunk():
+                    await self._take(event.audio)
+                case UtteranceCompleted():
+                    self._utterances += 1
+                    self._audio_s += event.metrics.audio_duration_s
+                case UtteranceFailed():
+                    self._audio_s += event.audio_sent_duration_s
+                    self._failure = event.error
+                case SessionStarted():
+                    self._output.progress("connected")
+        if self._failure is not None:
+            raise self._failure
+
+    async def _take(self, audio: bytes) -> None:
+        if self._first_audio_s is None:
+            self._first_audio_s = time.monotonic()
+            if self._sink is not None:
+                self._sink.open(self._session.started.audio_format)
+        if self._sink is not None:
+            await self._sink.write(audio)
+        self._audio_bytes += len(audio)
+        self._output.progress(
+            f"first audio after {ms(self._latency_s)}, {self._audio_bytes // 1024} KiB so far"
+        )
+
+    @property
+    def _latency_s(self) -> float | None:
+        if self._began_s is None or self._first_audio_s is None:
+            return None
+        return self._first_audio_s - self._began_s
+
+    def summarize(self) -> None:
+        """The last line."""
+        if self._output.as_json:
+            return
+        if not self._audio_bytes:
+            self._output.note("There was nothing to say.")
+            return
+        where = f", in {self._sink.name}" if self._sink is not None else ""
+        plural = "" if self._utterances == 1 else "s"
+        self._output.note(
+            f"{self._audio_s:.2f} s of audio, {self._utterances} utterance{plural}, "
+            f"first audio after {ms(self._latency_s)}{where}"
+        )
