@@ -23,7 +23,12 @@ from waves_local.faults import Fault, FaultSyntaxError
 from waves_local.options import Options
 from waves_local.server import serve
 
-_SWITCH_OF_FIELD = {"keys": "key", "forbidden_keys": "forbidden-key", "stt_models": "stt-model"}
+_SWITCH_OF_FIELD = {
+    "keys": "key",
+    "forbidden_keys": "forbidden-key",
+    "filtered_words": "filtered-word",
+    "stt_models": "stt-model",
+}
 """Lists are given one by one, so their switches are singular."""
 
 
@@ -33,28 +38,19 @@ def _behaviour_switches(command: Callable[..., None]) -> Callable[..., None]:
     for field in reversed(dataclasses.fields(Options)):
         hint, text = hints[field.name], str(field.metadata["help"])
         name = _SWITCH_OF_FIELD.get(field.name, field.name.replace("_", "-"))
+        # Named after the switch; click would name it after the field.
+        environment = "WAVES_LOCAL_" + name.upper().replace("-", "_")
+        more: dict[str, Any] = {"default": field.default, "help": text}
+        declaration = f"--{name}"
         if hint is bool:
-            add = click.option(
-                f"--{name}/--no-{name}", field.name, default=field.default, show_default=True, help=text
-            )
+            declaration = f"--{name}/--no-{name}"
         elif get_origin(hint) is tuple:
-            name = "filtered-word" if field.name == "filtered_words" else name
-            default = list(field.default)
-            add = click.option(
-                f"--{name}",
-                field.name,
-                multiple=True,
-                default=default,
-                show_default=True,
-                help=f"{text} Repeatable.",
-            )
+            more |= {"multiple": True, "default": list(field.default), "help": f"{text} Repeatable."}
+        elif get_origin(hint) is Literal:
+            more["type"] = click.Choice([str(v) for v in get_args(hint)])
         else:
-            kind: Any = (
-                click.Choice([str(v) for v in get_args(hint)]) if get_origin(hint) is Literal else hint
-            )
-            add = click.option(
-                f"--{name}", field.name, type=kind, default=field.default, show_default=True, help=text
-            )
+            more["type"] = hint
+        add = click.option(declaration, field.name, show_default=True, envvar=environment, **more)
         command = add(command)
     return command
 
@@ -90,7 +86,6 @@ class _Address(click.ParamType[tuple[str, int]]):
 )
 @click.option(
     "--engine",
-    "engine_name",
     type=click.Choice(["speech", "deterministic"]),
     default="speech",
     show_default=True,
@@ -111,7 +106,6 @@ class _Address(click.ParamType[tuple[str, int]]):
 )
 @click.option(
     "--fault",
-    "fault_specs",
     multiple=True,
     metavar="SPEC",
     help="A scripted fault, KIND:ACTION[=VALUE][,KEY=VALUE]…, as in tts:close=1011,after-frames=3. Repeatable.",
@@ -127,10 +121,10 @@ class _Address(click.ParamType[tuple[str, int]]):
 def _command(
     listen: tuple[str, int],
     port_file: Path | None,
-    engine_name: str,
+    engine: str,
     character_s: float,
     varying: bool,
-    fault_specs: tuple[str, ...],
+    fault: tuple[str, ...],
     log_level: str,
     **behaviour: Any,
 ) -> None:
@@ -140,19 +134,19 @@ def _command(
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        faults = [Fault.parse(spec) for spec in fault_specs]
+        faults = [Fault.parse(spec) for spec in fault]
     except FaultSyntaxError as error:
         raise click.BadParameter(str(error), param_hint="--fault") from error
     try:
         options = Options(**behaviour)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if engine_name == "deterministic":
-        engine = deterministic_engine(character_s=character_s, varying=varying)
+    if engine == "deterministic":
+        chosen = deterministic_engine(character_s=character_s, varying=varying)
     else:
-        engine = _speech_engine()
+        chosen = _speech_engine()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(listen, port_file, engine, options, faults))
+        runner.run(_serve(listen, port_file, chosen, options, faults))
 
 
 def _speech_engine() -> Engine:

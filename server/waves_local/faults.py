@@ -129,8 +129,10 @@ class Fault:
         return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Fault:
+    def from_dict(cls, values: Any) -> Fault:
         """Read field values, numbers as text too. Raises FaultSyntaxError."""
+        if not isinstance(values, dict):
+            raise FaultSyntaxError("a fault is a text or an object")
         if values.get("do") == "slow":
             values = {"frames": 0, **values}
         for name, allowed in (("on", get_args(Kind)), ("do", get_args(Action))):

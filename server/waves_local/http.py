@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -210,6 +210,8 @@ class _Body:
         self._record = record
         self._plan = plan
         self._is_cut = False
+        self._errors: list[bytes] = []
+        """Scripted error events that the next event takes along."""
         record.status = response.status
         plan.opened(self._strike)
 
@@ -221,6 +223,8 @@ class _Body:
                 await asyncio.sleep(fault.delay_s)
             else:
                 payloads = [p for p, _ in damage(payloads[0], fault)] + payloads[1:]
+        payloads = [*self._errors, *payloads]
+        self._errors.clear()
         head = f"event: {event}\n".encode() if event else b""
         await self._write(b"".join(head + b"data: " + p + b"\n\n" for p in payloads), audio_bytes)
 
@@ -244,7 +248,10 @@ class _Body:
         self._plan.sent(audio_bytes)
 
     def _strike(self, fault: Fault) -> None:
-        if fault.do in {"drop", "close"}:
+        if fault.do == "error":
+            message = fault.body or "Internal server error"
+            self._errors.append(frames.dumps({"status": "error", "message": message}))
+        elif fault.do in {"drop", "close"}:
             # A body has no close code: `close` ends the connection in good order, but too early.
             self._is_cut = True
             self._record.closed_by = "fault"
@@ -277,18 +284,19 @@ async def _recorded(
     upstream.authorize(request, lambda _, message: frames.stt_http_error(message))
     try:
         parameters = read_recorded_parameters(request.query, upstream.options, is_old_path=is_old_path)
+        if parameters.webhook_url:
+            _check_url(upstream, parameters.webhook_url, "webhook_url")
         data = await _recording(upstream, request, record, plan, parameters)
-        samples, rate_hz = await asyncio.to_thread(_decode, data, parameters)
+        pcm, rate_hz = await asyncio.to_thread(_decode, data, parameters)
     except ParameterError as error:
         raise Refusal(400, frames.stt_http_error(str(error), error.details)) from error
     except web.HTTPRequestEntityTooLarge as error:
         limit = upstream.options.max_upload_mb
         message = f"File size exceeds maximum limit of {limit}MB."
         raise Refusal(413, frames.stt_http_error(message)) from error
-    work = _transcribe(upstream, parameters, samples, rate_hz, len(data))
+    work = _transcribe(upstream, parameters, pcm, rate_hz, len(data))
     if parameters.webhook_url:
         request_id = str(uuid.uuid4())
-        _check_url(upstream, parameters.webhook_url, "webhook_url")
         upstream.in_background(_call_webhook(parameters, work, request_id))
         return web.json_response({"status": "processing", "request_id": request_id})
     answer = await work
@@ -470,7 +478,9 @@ def _utterance(words: Sequence[HeardWord], *, diarize: bool) -> dict[str, Any]:
     return shown
 
 
-async def _call_webhook(p: RecordedParameters, work: Any, request_id: str) -> None:
+async def _call_webhook(
+    p: RecordedParameters, work: Coroutine[Any, Any, dict[str, Any]], request_id: str
+) -> None:
     answer = {**await work, "request_id": request_id}
     if p.webhook_extra:
         answer["webhook_extra"] = p.webhook_extra

@@ -54,8 +54,8 @@ class Redactor:
         while at < len(words):
             end, label = self._match(words, plain, at)
             if not label:
-                found.append(words[at])
-                at += 1
+                found += words[at:end]
+                at = end
                 continue
             self._counts[label] += 1
             placeholder = f"[{label}_{self._counts[label]}]"
@@ -67,7 +67,7 @@ class Redactor:
         return found, entities
 
     def _match(self, words: Sequence[HeardWord], plain: Sequence[str], at: int) -> tuple[int, str]:
-        """Where the entity that begins here ends, and its label; "" where none begins."""
+        """Where the entity that begins here ends, and its label; "" where the words up to there are none."""
         end, digits = at, ""
         while end < len(words) and (more := digits_of(words[end].text)):
             digits += more
@@ -88,10 +88,8 @@ class Redactor:
                     return street + 1, "ADDRESS"
             if self._pii and len(digits) in _PHONE_DIGITS:
                 return end, "PHONENUMBER"
-            return at, ""
-        if self._pii:
-            return self._match_name(plain, at)
-        return at, ""
+            return end, ""
+        return self._match_name(plain, at) if self._pii else (at + 1, "")
 
     @staticmethod
     def _match_name(plain: Sequence[str], at: int) -> tuple[int, str]:
@@ -104,4 +102,4 @@ class Redactor:
             )
             if introduced:
                 return at + 1, "LASTNAME"
-        return at, ""
+        return at + 1, ""

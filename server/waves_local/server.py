@@ -6,6 +6,7 @@ async with serve(options=Options(complete_closes=True)) as upstream:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -18,8 +19,13 @@ from waves_local.faults import Fault, Faults
 from waves_local.options import Options
 from waves_local.upstream import Handler, Refusal, Upstream
 
+_log = logging.getLogger(__name__)
+
 _BASES = ("/waves/v1", "/api/v1")
 """The older paths are known under both; the newer ones under the first."""
+
+_MAX_URL_BYTES = 1024 * 1024
+"""Room for the 10,000 keywords that an STT connection may name."""
 
 _RETIRED = (
     "/lightning/get_speech",
@@ -52,6 +58,7 @@ async def serve(
         # Without this a response to a client that has gone would be produced to its end.
         handler_cancellation=True,
         shutdown_timeout=1.0,
+        max_line_size=_MAX_URL_BYTES,
     )
     await runner.setup()
     try:
@@ -151,3 +158,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
             content_type="application/json",
             headers={"Allow": error.headers["Allow"]} if "Allow" in error.headers else {},
         )
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.path)
+        body = frames.tts_http_error("InternalServerError", "An unexpected error occurred.")
+        return Refusal(500, body).response()
