@@ -6,13 +6,18 @@ returns the rest. The codecs are libraries': G.711 from `audioop`, MP3 from LAME
 
 from __future__ import annotations
 
-import audioop
 import struct
+import warnings
 from typing import Protocol
 
 import lameenc
 
 from wavegate_server.audio import AudioFormat, Encoding
+
+with warnings.catch_warnings():
+    # Gone from the standard library with Python 3.13; there `audioop-lts` brings the same module.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
 
 MP3_BITRATE_KBPS = 64
 """Transparent for mono speech; LAME's lowest rate that keeps 24 kHz material whole."""

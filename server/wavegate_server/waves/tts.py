@@ -14,12 +14,16 @@ The end of a request is the hard part, since the upstream's documents and client
 `complete` comes, how often, and whether it closes the socket. After the closing fragment:
 
 - the socket closes in good order after a `complete`: the end;
-- a `complete` for a request that can have one release only (one short message, one sentence): the end;
+- a `complete` after audio of a request that can have one release only (one short message, one sentence): the
+  end;
 - any other `complete`: the end, once it is confirmed by `CONFIRM_S` without a frame, since a release of a
-  later sentence may follow it;
+  later sentence may follow it; by `QUIET_UNKNOWN_S` where too little was heard for the text;
 - audio and then silence: the end after a quiet whose length follows the upstream's habits (`Habits`) — unless
   what was heard is implausibly short for the text, which is a stall;
-- nothing at all: a stall, `OWED_S` after audio was due.
+- nothing at all: a stall, `OWED_S` after audio was due; for a text without letters and digits, such as an
+  emoji, the end after `QUIET_UNKNOWN_S`, since there may be nothing to say.
+
+Only audio, words and `complete` count as frames here: what says nothing keeps nobody waiting.
 
 No clock lives here: the time is an argument, `deadline` says when to call `expire`.
 """
@@ -29,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import pybase64
@@ -44,7 +48,8 @@ OWED_S = 5.0
 CONFIRM_S = 0.6
 """Quiet after a `complete` that may not be the last; LiveKit's plugin waits as long."""
 QUIET_UNKNOWN_S = 2.0
-"""Quiet that ends a request when it is not known yet whether this upstream sends `complete`."""
+"""Quiet that ends a request when it is not known yet whether this upstream sends `complete`, or when what it
+said is not to be trusted."""
 QUIET_SILENT_S = 0.8
 """The same for an upstream that was seen to send none."""
 LATE_CANCEL_S = 0.25
@@ -54,6 +59,12 @@ MAX_GARBAGE = 3
 """Malformed frames of one connection before it is given up."""
 ONE_RELEASE_CHARS = 150
 """A message of one sentence and at most this length is spoken in one piece."""
+MAX_WORD_TIME_S = 86_400.0
+"""No utterance is a day long: a word's time beyond it is malformed."""
+WORD_ROUNDING_S = 0.02
+"""Times of words are rounded: one that begins this little before its release still counts on from the last."""
+KEEPALIVE_ID = "keepalive"
+"""The `request_id` of keepalives, by which an answer to one is told from an answer to a request."""
 
 _ENDINGS = ".!?…。！？।"
 
@@ -81,18 +92,18 @@ class Habits:
     """Whether a `complete` follows the audio; None before the first request ended."""
     quiet_s: float = QUIET_SILENT_S
     """Quiet that ends a request of an upstream that sends no `complete`. Grows when it proved too short."""
-    fastest_s_per_char: float = 0.0
-    """Least playing time a character was spoken in, of requests known to be whole; 0.0 before the first."""
+    fastest_s_per_letter: float = 0.0
+    """Least playing time a letter or digit was spoken in, of requests known to be whole; 0.0 before the first."""
 
-    def whole(self, chars: int, audio_s: float, speed: float) -> None:
+    def whole(self, letters: int, audio_s: float, speed: float) -> None:
         """A request is known to have been spoken to its end."""
-        if chars >= 8 and audio_s > 0:
-            pace = audio_s * speed / chars
-            self.fastest_s_per_char = min(self.fastest_s_per_char or pace, pace)
+        if letters >= 8 and audio_s > 0:
+            pace = audio_s * speed / letters
+            self.fastest_s_per_letter = min(self.fastest_s_per_letter or pace, pace)
 
-    def plausible(self, chars: int, audio_s: float, speed: float) -> bool:
+    def plausible(self, letters: int, audio_s: float, speed: float) -> bool:
         """Whether that much audio can be all of that much text. Half the fastest pace seen is the line."""
-        return audio_s * speed >= chars * self.fastest_s_per_char / 2
+        return audio_s * speed >= letters * self.fastest_s_per_letter / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +166,8 @@ class Request:
     upstream_request_id: str = ""
     """The upstream's own id of the latest release."""
     messages: int = 0
-    chars: int = 0
-    speakable: bool = False
+    letters: int = 0
+    """Letters and digits of its text: what is sure to be heard."""
     audio_bytes: int = 0
     last_frame_at: float = 0.0
     last_text_at: float = 0.0
@@ -165,6 +176,7 @@ class Request:
     """When the upstream had everything it needs to speak; None while it owes nothing."""
     last_was_complete: bool = False
     one_release: bool = False
+    ended_by_quiet: bool = False
     release_base_s: float = 0.0
     """Playing time before the current release: word times restart with each."""
     word_seen: bool = False
@@ -209,8 +221,11 @@ class TtsProtocol:
     _ended: dict[str, Request] = field(default_factory=dict)
     _own_ids: dict[str, Request] = field(default_factory=dict)
     _echoes: bool | None = None
+    """Whether frames say whose they are; None before the first frame."""
     _cancelled_at: dict[str, float] = field(default_factory=dict)
     _closing: WavegateError | None = None
+    _unread_until: float = 0.0
+    """Until when frames were left unread: silence before proves nothing."""
 
     # -- out ------------------------------------------------------------------------------------------------
 
@@ -227,9 +242,9 @@ class TtsProtocol:
             self._current = request
         first = request.messages == 0
         request.messages += 1
-        request.chars += len(text)
-        if any(c.isalnum() for c in text):
-            request.speakable = True
+        letters = sum(c.isalnum() for c in text)
+        if letters:
+            request.letters += letters
             request.last_text_at = now
             request.last_was_complete = False
             if request.owed_since is None and self._releases_by_itself(request.settings):
@@ -238,7 +253,7 @@ class TtsProtocol:
             request.phase = _Phase.CLOSING
             request.closed_at = now
             request.one_release = first and _one_sentence(text)
-            if request.speakable and not request.last_was_complete:
+            if request.letters and not request.last_was_complete:
                 request.owed_since = now if request.owed_since is None else min(now, request.owed_since)
         payload = self._payload(request.settings, request.request_id)
         payload["text"] = text
@@ -274,12 +289,7 @@ class TtsProtocol:
         """A message that resets the upstream's idle clock and is not heard; none while a request is open."""
         if self._current is not None:
             return []
-        payload: dict[str, Any] = {"text": " "}
-        values = upstream_values(SYNTHESIS, {k: v for k, v in settings.items() if k != "extra"})
-        for key in ("voice_id", "model", "language"):
-            if key in values:
-                payload[key] = values[key]
-        return [_encode(payload)]
+        return [_encode({**self._payload(settings, KEEPALIVE_ID), "text": " "})]
 
     # -- in -------------------------------------------------------------------------------------------------
 
@@ -289,7 +299,7 @@ class TtsProtocol:
             if isinstance(message, bytes):
                 return self._garbage("a binary frame where text belongs")
             frame = _decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             return self._garbage("a frame that is not JSON")
         if not isinstance(frame, dict):
             return self._garbage("a frame that is not an object")
@@ -305,8 +315,6 @@ class TtsProtocol:
         if status == "error" or (status is None and ("error" in frame)):
             return self._error(frame)
         self.counters.unknown_frames += 1
-        if (request := self._owner(frame, now)) is not None:
-            request.last_frame_at = now
         return []
 
     def closed(self, code: int | None, reason: str, now: float) -> list[TtsEvent]:
@@ -316,7 +324,8 @@ class TtsProtocol:
         error = self._closing or close.from_close(code, reason)
         if request is None:
             return [] if code in (1000, 1001) and self._closing is None else [ConnectionFailed(error)]
-        if code in (1000, 1001) and self._closing is None and request.last_was_complete:
+        spoken = request.last_was_complete and (request.closing or self._plausible(request))
+        if code in (1000, 1001) and self._closing is None and spoken:
             # All that was sent is spoken; the session says any further text over a new connection.
             self._know_completes(request)
             return self._completed(request, Completion.UPSTREAM)
@@ -344,12 +353,13 @@ class TtsProtocol:
         request = self._current
         if request is None:
             return None
+        since = max(request.last_frame_at, self._unread_until)
         if request.phase is _Phase.CLOSING:
             quiet = self._quiet_s(request)
-            return max(request.last_frame_at, request.closed_at) + (OWED_S if quiet is None else quiet)
+            return max(since, request.closed_at) + (OWED_S if quiet is None else quiet)
         if request.owed_since is None:
             return None
-        return max(request.owed_since, request.last_frame_at) + OWED_S
+        return max(since, request.owed_since) + OWED_S
 
     def expire(self, now: float) -> list[TtsEvent]:
         """The deadline has passed: a quiet end, or a stall."""
@@ -366,7 +376,11 @@ class TtsProtocol:
             if self._echoes is False:
                 # A late frame could not be told from the next request's.
                 self.reusable = False
+            request.ended_by_quiet = True
             return self._completed(request, Completion.QUIET_TIMEOUT)
+        if self._may_be_whole(request):
+            # All of it may have been said, and no `complete` came: perhaps this upstream has stopped sending them.
+            self.habits.sends_complete = None
         self._end(request)
         self.reusable = False
         return [
@@ -378,8 +392,7 @@ class TtsProtocol:
 
     def touch(self, now: float) -> None:
         """The connection was not read until now, so silence up to here proves nothing."""
-        if self._current is not None:
-            self._current.last_frame_at = now
+        self._unread_until = now
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -403,13 +416,10 @@ class TtsProtocol:
     def _quiet_s(self, request: Request) -> float | None:
         """How long silence ends a closing request; None where silence alone never does."""
         if request.last_was_complete:
-            return CONFIRM_S
-        if not request.speakable:
-            return CONFIRM_S
-        if request.audio_bytes == 0 or request.last_text_at > request.last_frame_at:
-            return None  # audio is owed for text that came after the last frame
-        speed = request.settings.get("speed", 1.0)
-        if not self.habits.plausible(request.chars, self._audio_s(request), speed):
+            return CONFIRM_S if self._plausible(request) else QUIET_UNKNOWN_S
+        if not request.letters and not request.audio_bytes:
+            return QUIET_UNKNOWN_S
+        if not self._may_be_whole(request):
             return None
         match self.habits.sends_complete:
             case None:
@@ -418,6 +428,17 @@ class TtsProtocol:
                 return self.habits.quiet_s
             case True:
                 return None
+
+    def _may_be_whole(self, request: Request) -> bool:
+        """Whether what was heard can be all there is to hear."""
+        # Audio is owed for text that came after the last frame.
+        return request.last_text_at <= request.last_frame_at and self._plausible(request)
+
+    def _plausible(self, request: Request) -> bool:
+        if request.letters and not request.audio_bytes:
+            return False
+        speed = request.settings.get("speed", 1.0)
+        return self.habits.plausible(request.letters, self._audio_s(request), speed)
 
     def _audio_s(self, request: Request) -> float:
         return request.audio_bytes / 2 / self.sample_rate_hz
@@ -440,8 +461,12 @@ class TtsProtocol:
         else:
             if self._echoes is None:
                 self._echoes = False
+                if self._cancelled_at:
+                    # Perhaps of what was cancelled: nothing tells it from what was asked for since.
+                    self.disobeyed = True
+                    self.reusable = False
             request = self._current
-            if request is None:
+            if request is None or self._echoes or self.disobeyed:
                 self._stale(None, frame, now)
                 return None
         if isinstance(own, str) and own and own != request.upstream_request_id:
@@ -462,10 +487,10 @@ class TtsProtocol:
         if request is None:
             return
         cancelled_at = self._cancelled_at.get(request.request_id)
-        if cancelled_at is None:
-            # A request that a quiet ended had more to say: that quiet was too short.
+        if request.ended_by_quiet:
+            # It had more to say: that quiet was too short.
             self.habits.quiet_s = min(QUIET_UNKNOWN_S, self.habits.quiet_s * 2)
-        elif now - cancelled_at > LATE_CANCEL_S:
+        elif cancelled_at is not None and now - cancelled_at > LATE_CANCEL_S:
             self.disobeyed = True
             self.reusable = False
 
@@ -478,7 +503,6 @@ class TtsProtocol:
         if audio is None:
             audio = frame.get("audio")
         if audio is None or audio == "":
-            request.last_frame_at = now
             return []
         try:
             pcm = pybase64.b64decode(audio, validate=True)
@@ -494,16 +518,16 @@ class TtsProtocol:
         request = self._owner(frame, now)
         if request is None:
             return []
-        request.last_frame_at = now
         data = frame.get("data")
         if not isinstance(data, Mapping):
             return self._garbage("a word_timestamp without data")
         text, start, end = data.get("word"), data.get("start"), data.get("end")
-        if not (isinstance(text, str) and isinstance(start, int | float) and isinstance(end, int | float)):
+        if not (isinstance(text, str) and is_word_time(start) and is_word_time(end)):
             return self._garbage("a word_timestamp without word, start and end")
+        request.last_frame_at = now
         if not request.word_seen:
             request.word_seen = True
-            if start >= request.release_base_s > 0:
+            if start + WORD_ROUNDING_S >= request.release_base_s > 0:
                 request.release_base_s = 0.0  # this upstream counts on from release to release
         base = request.release_base_s
         return [WordReceived(request, text, base + start, base + max(start, end))]
@@ -518,7 +542,7 @@ class TtsProtocol:
             request.owed_since = None  # a release ended; text that comes now is owed anew
             return []
         request.owed_since = None
-        if request.one_release:
+        if request.one_release and self._plausible(request):
             self._know_completes(request)
             return self._completed(request, Completion.UPSTREAM)
         return []
@@ -572,7 +596,9 @@ class TtsProtocol:
 
     def _know_completes(self, request: Request) -> None:
         self.habits.sends_complete = True
-        self.habits.whole(request.chars, self._audio_s(request), request.settings.get("speed", 1.0))
+        if self._plausible(request):
+            speed = request.settings.get("speed", 1.0)
+            self.habits.whole(request.letters, self._audio_s(request), speed)
 
     def _completed(self, request: Request, source: Completion) -> list[TtsEvent]:
         self._end(request)
@@ -603,6 +629,11 @@ def _encode(payload: Mapping[str, Any]) -> str:
 
 def _decode(message: str) -> Any:
     return _decoder.decode(message)
+
+
+def is_word_time(value: object) -> TypeGuard[float]:
+    """Whether a frame's value can be the time of a word, in seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WORD_TIME_S
 
 
 def _one_sentence(text: str) -> bool:
