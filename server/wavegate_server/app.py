@@ -23,6 +23,8 @@ from wavegate.speech.v1 import session_service_pb2 as session_pb
 from wavegate.speech.v1 import session_service_pb2_grpc as session_grpc
 from wavegate.speech.v1 import synthesis_service_pb2 as synthesis_pb
 from wavegate.speech.v1 import synthesis_service_pb2_grpc as synthesis_grpc
+from wavegate.speech.v1 import transcription_service_pb2 as transcription_pb
+from wavegate.speech.v1 import transcription_service_pb2_grpc as transcription_grpc
 
 from wavegate_server import config as options
 from wavegate_server.config import Config, ConfigError
@@ -33,6 +35,7 @@ from wavegate_server.rpc.server import BindError, GrpcServer, Service, Tls, chec
 from wavegate_server.rpc.session import SessionServicer
 from wavegate_server.rpc.synthesis import SynthesisServicer
 from wavegate_server.rpc.trace import CallInterceptor
+from wavegate_server.rpc.transcription import TranscriptionServicer
 from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.http import UpstreamHttp
@@ -163,7 +166,8 @@ class App:
         if spans := otel.destination():
             lines.append(f"  Spans go to {spans}")
         target = "" if address == Config().listen else f" --target {address.reachable}"
-        lines.append(f'  Try it: wavegate say "Hello"{target}')
+        tls = "" if self._tls is None else " --tls"
+        lines.append(f'  Try it: wavegate say "Hello"{target}{tls}')
         # Whoever reads the first line only, such as `| head -1`, shall not end the service.
         with contextlib.suppress(OSError):
             print("\n".join(lines), flush=True)  # noqa: T201
@@ -280,6 +284,11 @@ def _services(gateway: Gateway, http: UpstreamHttp) -> list[Service]:
             synthesis_pb.DESCRIPTOR.services_by_name["SynthesisService"].full_name,
             SynthesisServicer(gateway, http, Catalogue(http)),
             synthesis_grpc.add_SynthesisServiceServicer_to_server,
+        ),
+        Service(
+            transcription_pb.DESCRIPTOR.services_by_name["TranscriptionService"].full_name,
+            TranscriptionServicer(gateway, http),
+            transcription_grpc.add_TranscriptionServiceServicer_to_server,
         ),
         Service(
             session_pb.DESCRIPTOR.services_by_name["SessionService"].full_name,
