@@ -219,7 +219,6 @@ class App:
         timeout_s = self._config.drain_timeout
         _exit_within(timeout_s + EXIT_WITHIN_S)
         self._registry.draining = True
-        self._interceptor.draining = True
         assert self._server is not None
         await self._server.set_serving(False)
         # The place to tell each live session of it (`go_away`).

@@ -2,7 +2,7 @@
 
 One interceptor does it for all methods of the contract, so that a servicer only converts and delegates:
 
-- The caller is checked before the first message is read (`rpc/auth.py`). Health checks are open to all.
+- The caller is checked before the first message is looked at (`rpc/auth.py`). Health checks are open to all.
 - A SERVER span lives as long as the call and says how it truly ended: a caller that cancels is CANCELLED, not
   OK. The contrib instrumentation cannot do this for handlers that read and write.
 - An exception that a servicer raises becomes the call's status (`rpc/status.py`); what nobody expected becomes
@@ -16,6 +16,7 @@ Handlers are coroutines: async generators and plain functions are refused at sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
@@ -27,6 +28,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
+from wavegate.speech.v1 import synthesis_service_pb2, transcription_service_pb2, types_pb2
 
 from wavegate_server import errors
 from wavegate_server.errors import WavegateError
@@ -38,7 +40,14 @@ logger = logging.getLogger(__name__)
 
 PACKAGE: Final = "wavegate.speech.v1."
 CONTROL: Final = PACKAGE + "SessionService/"
-"""Calls about sessions: served while the gateway drains, and not waited for."""
+"""Calls about sessions: a stopping gateway does not wait for them."""
+_LAST_WORDS: Final = {
+    PACKAGE + "SynthesisService/SynthesizeStream": synthesis_service_pb2.SynthesizeStreamResponse,
+    PACKAGE + "TranscriptionService/TranscribeStream": transcription_service_pb2.TranscribeStreamResponse,
+}
+"""Streams whose last response is `session_ended`, also where they never began."""
+DROP_S: Final = 1.0
+"""How long a refused stream is read on, so that its status arrives."""
 OPEN_TO_ALL: Final = "grpc.health.v1.Health/"
 """Load balancers and orchestrators have no credentials."""
 
@@ -85,8 +94,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._live = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.draining = False
-        """Set to refuse new calls with GATEWAY_DRAINING, but for those about sessions."""
         self.stopping = False
         """Set when the server begins to cut calls: those are not the callers' cancels."""
 
@@ -109,20 +116,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if method.startswith(OPEN_TO_ALL):
             return await continuation(handler_call_details)
         metadata = tuple((key, value) for key, value in handler_call_details.invocation_metadata)
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None  # grpc answers UNIMPLEMENTED
         caller: str | None = None
         try:
             caller = self._auth.check(metadata)
-            if self.draining and not method.startswith(CONTROL):
-                raise errors.GatewayDraining("the gateway is shutting down; call another one")
         except WavegateError as exc:
-            handler = _refusal(exc)
+            handler = _refusal(exc, method, handler)
         except Exception as exc:
             # Whatever is wrong with the check, nobody comes in by it.
             logger.exception("the caller could not be checked")
-            handler = _refusal(exc)
-        else:
-            handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith(PACKAGE):
+            handler = _refusal(exc, method, handler)
+        if not method.startswith(PACKAGE):
             return handler
         return self._around(handler, method, caller, self._telemetry.server_span(method, metadata))
 
@@ -217,8 +223,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             },
         )
 
-    def _deserializer(self, handler: Any) -> Callable[[bytes], Any]:
+    def _deserializer(self, handler: Any) -> Callable[[bytes], Any] | None:
         parse = handler.request_deserializer
+        if parse is None:
+            return None  # a refusal, which looks at nothing
         bound = self._max_stream_message_bytes
 
         def of_stream(raw: bytes) -> Any:
@@ -247,15 +255,25 @@ def _malformed() -> WavegateError:
     )
 
 
-def _refusal(exc: BaseException) -> Any:
-    """A handler for any method that reads nothing and refuses."""
+def _refusal(exc: BaseException, method: str, handler: Any) -> Any:
+    """A handler in the place of another one, which serves nobody and says why."""
 
     async def refuse(_requests: Any, context: Any) -> None:
+        if handler.request_streaming:
+            # A call that is aborted while an asyncio client writes loses its status on the way. So the last words
+            # come first, and what the client still says is dropped unread, for a while.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DROP_S):
+                    if (response := _LAST_WORDS.get(method)) is not None:
+                        ended = types_pb2.SessionEnded(
+                            reason=types_pb2.SessionEnded.REASON_FAILURE, status=status.to_proto(exc)
+                        )
+                        await context.write(response(sequence=1, session_ended=ended).SerializeToString())
+                    while await context.read() is not grpc.aio.EOF:
+                        pass
         await status.abort(context, exc)
 
-    return grpc.stream_stream_rpc_method_handler(
-        refuse, request_deserializer=bytes, response_serializer=bytes
-    )
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _name(code: Any) -> str:
