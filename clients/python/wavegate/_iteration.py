@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from typing import TypeVar
 
 ItemT = TypeVar("ItemT")
 
 
-async def iterate(items: AsyncIterable[ItemT] | Iterable[ItemT]) -> AsyncIterator[ItemT]:
-    """The items in order. An ordinary iterator is asked in a worker thread, since it may block the loop."""
+async def iterate(items: AsyncIterable[ItemT] | Iterable[ItemT]) -> AsyncGenerator[ItemT, None]:
+    """The items in order. An ordinary iterator is asked in a worker thread, since it may block the loop.
+
+    Closing this (see `contextlib.aclosing`) closes an asynchronous generator too: who is interrupted stops the source,
+    and does not leave it to the garbage collector.
+    """
     if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
+        source = aiter(items)
+        try:
+            async for item in source:
+                yield item
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
     elif isinstance(items, list | tuple):
         for item in items:
             yield item

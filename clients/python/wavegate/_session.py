@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from abc import abstractmethod
 from collections import deque
@@ -177,7 +178,8 @@ class BaseSession(Duplex[RequestT, ResponseT, EventT]):
         try:
             if exc_type is None:
                 if not self._finished and not self._half_close:
-                    await self.end()
+                    with contextlib.suppress(SessionClosedError):  # it has ended by itself meanwhile
+                        await self.end()
                 await self._drain()
         finally:
             await self._stop()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -111,8 +111,9 @@ def settings_to_wire(message_type: type[MessageT], options: Mapping[str, object]
 def _set(message: Message, field: _Field, value: object) -> None:
     """Raises `TypeError`, `ValueError` or `OverflowError` for a value that the field cannot hold."""
     if field.message_type is None:
-        if isinstance(value, bool) != (field.type == FieldDescriptor.TYPE_BOOL):
-            raise TypeError  # protobuf takes True for 1, and 1 for True
+        # protobuf takes True for 1, 1 for True, and bytes for text
+        if isinstance(value, bytes) or isinstance(value, bool) != (field.type == FieldDescriptor.TYPE_BOOL):
+            raise TypeError
         setattr(message, field.name, value)
     elif field.message_type.full_name == _DURATION:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -147,8 +148,24 @@ def transcription_settings_from_wire(message: types_pb2.TranscriptionSettings) -
 
 
 def struct_from_wire(message: struct_pb2.Struct) -> Mapping[str, JsonValue]:
-    """A JSON object; numbers without a fraction as integers."""
-    return cast(Mapping[str, JsonValue], json_format.MessageToDict(message))
+    """A JSON object. The wire knows one kind of number; here those without a fraction are integers."""
+    return {name: _json(value) for name, value in message.fields.items()}
+
+
+def _json(value: struct_pb2.Value) -> JsonValue:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return struct_from_wire(value.struct_value)
+        case "list_value":
+            return [_json(item) for item in value.list_value.values]
+    return None
 
 
 # What `**` of it gives each field is checked by the tests, field by field, not by mypy.

@@ -266,4 +266,8 @@ def error_from_rpc(
             + (f" ({details})" if details and "refused" not in details else ""),
             code=code,
         )
+    if code == "UNIMPLEMENTED":
+        details = (
+            f"the gateway at {target} does not know this call ({details}); it may be older than this client"
+        )
     return error_from_status(types_pb2.Status(code=_CODES.index(code), message=details))

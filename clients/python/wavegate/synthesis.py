@@ -61,6 +61,10 @@ class Utterance:
         state = "open" if self.outcome is None else type(self.outcome).__name__.removeprefix("Utterance")
         return f"<Utterance {self.utterance_id} {state.lower()}>"
 
+    @property
+    def _is_over(self) -> bool:
+        return self.cancelled or self.outcome is not None
+
     async def audio(self) -> AsyncIterator[bytes]:
         """The audio as it comes, to the end of the utterance; ends at once when it is cancelled.
 
@@ -191,17 +195,15 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         """
         utterance = self._utterance(utterance_id)
         if isinstance(text, str) and not self._text_lock.locked() and not self._text_tasks():
-            async with self._text_lock:
-                await self.send_text(text, utterance_id=utterance.utterance_id, end_utterance=True)
+            await self._send_all(utterance, text)
         else:
             self._check_open()
-            pieces = [text] if isinstance(text, str) else text
-            utterance._text_task = asyncio.create_task(self._say_pieces(utterance, pieces))
+            utterance._text_task = asyncio.create_task(self._send_later(utterance, text))
         return utterance
 
-    async def _say_pieces(self, utterance: Utterance, pieces: AsyncIterable[str] | Iterable[str]) -> None:
+    async def _send_later(self, utterance: Utterance, text: str | AsyncIterable[str] | Iterable[str]) -> None:
         try:
-            await self.stream_text(pieces, utterance_id=utterance.utterance_id)
+            await self._send_all(utterance, text)
         except WavegateError:
             return  # the session's own failure: whoever waits for the session hears of it
         except Exception as exc:
@@ -215,25 +217,32 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
     ) -> Utterance:
         """Speaks one utterance whose text comes in pieces; returns when the last one is sent.
 
-        An ordinary iterator is asked in a worker thread, so that it may block. Ends early, without an error, once
-        the utterance is over or cancelled. Cancelling this leaves the utterance open: `end_utterance` or `cancel` it.
+        An ordinary iterator is asked in a worker thread, so that it may block. Ends early, without an error, once the
+        utterance is over or cancelled. Cancelling this leaves the utterance open: `end_utterance` or `cancel` it.
         """
         utterance = self._utterance(utterance_id)
-        begun = False
-        async with self._text_lock:
-            async for piece in iterate([pieces] if isinstance(pieces, str) else pieces):
-                if utterance.cancelled or utterance.outcome is not None:
-                    return utterance
-                if piece:
-                    begun = True
-                    await self.send_text(piece, utterance_id=utterance.utterance_id)
-            if utterance.cancelled or utterance.outcome is not None:
-                return utterance
-            if begun:
-                await self.end_utterance(utterance.utterance_id)
-            else:  # an utterance without text ends like any other
-                await self.send_text("", utterance_id=utterance.utterance_id, end_utterance=True)
+        await self._send_all(utterance, pieces)
         return utterance
+
+    async def _send_all(self, utterance: Utterance, text: str | AsyncIterable[str] | Iterable[str]) -> None:
+        utterance_id = utterance.utterance_id
+        async with self._text_lock:
+            begun = False
+            if not isinstance(text, str):
+                async with contextlib.aclosing(iterate(text)) as pieces:
+                    async for piece in pieces:
+                        if utterance._is_over:
+                            return
+                        if piece:
+                            begun = True
+                            await self.send_text(piece, utterance_id=utterance_id)
+                text = ""
+            if utterance._is_over:
+                return
+            if begun:
+                await self.end_utterance(utterance_id)
+            else:  # a whole text in one message; none at all ends like any other
+                await self.send_text(text, utterance_id=utterance_id, end_utterance=True)
 
     async def send_text(
         self, text: str, *, utterance_id: str | None = None, end_utterance: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
@@ -106,13 +107,14 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
         """
         pacer = audio.Pacer(self._format) if paced else None
         loop = asyncio.get_running_loop()
-        async for content in iterate(source):
-            if pacer is None:
-                await self.send_audio(content)
-                continue
-            for _, piece in audio.pieces(content, self._format, pacer.bytes_in(_PACED_PIECE_S)):
-                await asyncio.sleep(pacer.delay_s(len(piece), loop.time()))
-                await self.send_audio(piece)
+        async with contextlib.aclosing(iterate(source)) as contents:
+            async for content in contents:
+                if pacer is None:
+                    await self.send_audio(content)
+                    continue
+                for _, piece in audio.pieces(content, self._format, pacer.bytes_in(_PACED_PIECE_S)):
+                    await asyncio.sleep(pacer.delay_s(len(piece), loop.time()))
+                    await self.send_audio(piece)
 
     async def send_file(self, path: str | Path, *, paced: bool = False) -> None:
         """Sends a recording: WAV, FLAC, OGG or MP3 of any rate and number of channels, converted as it goes.

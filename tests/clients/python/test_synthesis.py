@@ -231,6 +231,19 @@ class TestText:
             async with client.synthesize(voice_id="magnus") as session:
                 await session.say(broken())
 
+    async def test_what_is_said_together_is_spoken_one_after_the_other(
+        self, gateway: FakeGateway, client: Client
+    ) -> None:
+        async with client.synthesize(voice_id="magnus") as session:
+            first = await session.say(tokens("to", "ken ", "by ", "token"))
+            second = await session.say("a sentence")
+            third = await session.say(tokens("and ", "more"))
+            assert text_of(await first.read()) == "token by token"
+            assert text_of(await second.read()) == "a sentence"
+            assert text_of(await third.read()) == "and more"
+        ids = [t.utterance_id for t in gateway.inputs("text")]
+        assert ids == sorted(ids, key=[u.utterance_id for u in (first, second, third)].index)
+
     async def test_every_input_is_numbered(self, gateway: FakeGateway, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
             await asyncio.gather(*(session.say(f"text {n}") for n in range(20)))
@@ -546,7 +559,7 @@ class TestFailing:
 
     async def test_everybody_who_waits_hears_of_it(self, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
-            utterance = await session.say("[break]")
+            utterance = await session.send_text("[break]", utterance_id="a")
             later = await session.say("never spoken")
             for waiting in (utterance.done(), later.read(), session.say("more")):
                 with pytest.raises(UpstreamError):

@@ -91,7 +91,8 @@ async def settings(
 ) -> None:
     """Changes the settings of a live SESSION.
 
-    Says how each took effect; without any shows those in force. Times are seconds, or end in ms. Lists are separated by commas; a keyword may carry its boost.
+    Says how each took effect; without any shows those in force. Times are seconds, or end in ms. Lists are separated
+    by commas; a keyword may carry its boost.
 
     \b
       wavegate settings SESSION speed=1.2 voice_id=lena

@@ -51,9 +51,9 @@ async def say(
 ) -> None:
     """Speaks TEXT, or what comes on standard input.
 
-    The text is spoken while it comes. The audio goes to the file of -o (.wav, .mp3, .pcm, .ulaw, .alaw), with `-o -` to standard output, with --play to
-    the speakers. Without any of them it is played where there are speakers, else written to speech.wav; with --json
-    it is in the events. A blank line in the text ends an utterance.
+    The text is spoken while it comes; a blank line in it ends an utterance. The audio goes to the file of -o (.wav,
+    .mp3, .pcm, .ulaw, .alaw), with `-o -` to standard output, with --play to the speakers. Without any of them it is
+    played where there are speakers, else written to speech.wav; with --json it is in the events.
 
     \b
       wavegate say "Hello there" -o hello.wav
