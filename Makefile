@@ -26,7 +26,7 @@ help: ## Show this text
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo and test.\n'
+	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test and bench.\n'
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Make .venv: the project, its speech engines and its development tools
@@ -45,6 +45,10 @@ demo: setup ## Set up, then speak, listen and change settings in mid-stream, wit
 test: setup ## Set up, then run every test that this machine has the toolchain for (ARGS="-k name" …)
 	@# -rs: every test that was left out, and why.
 	$(VENV)/bin/pytest --cov --cov-report=term -rs $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure the gateway against a direct WebSocket client (ARGS="--only tts-realtime --seconds 10" …)
+	@exec $(PY) -m benchmarks $(ARGS)
 
 .PHONY: check
 check: check-style check-types check-imports check-locks check-contract protos-check ## Every static check; `make fix` mends what it can

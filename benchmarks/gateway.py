@@ -1,0 +1,94 @@
+"""Runs the real gateway, by its own command line, with a probe on its loop.
+
+    python -m benchmarks.gateway SOCKET [FLAG …]    as  wavegate-server [FLAG …]
+
+The probe answers each line on a Unix socket with one line of JSON: the tasks of the loop, and how late its timers rang
+since the last question. `collect` has garbage and freed memory given back first. It costs one timer every
+`LAG_EVERY_S` seconds. The gateway stops when its stdin is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from array import array
+from typing import Any
+
+from wavegate_server import app, cli
+
+from benchmarks.wire import percentile
+
+LAG_EVERY_S = 0.02
+
+
+class Probe:
+    """Watches the loop that it is started on."""
+
+    def __init__(self) -> None:
+        self._lags_ms: array[float] = array("d")
+        self._due = 0.0
+
+    async def start(self, path: str) -> asyncio.Server:
+        self._tick()
+        return await asyncio.start_unix_server(self._serve, path)
+
+    def _tick(self) -> None:
+        now = time.monotonic()  # the loop's own clock stands still while it is busy
+        if self._due:
+            self._lags_ms.append(1000 * (now - self._due))
+        self._due = now + LAG_EVERY_S
+        asyncio.get_running_loop().call_later(LAG_EVERY_S, self._tick)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while question := await reader.readline():
+            if question.strip() == b"collect":
+                gc.collect()
+                # What malloc keeps for later is no leak.
+                if sys.platform == "linux":
+                    ctypes.CDLL(None).malloc_trim(0)
+            lags, self._lags_ms = self._lags_ms, array("d")
+            answer: dict[str, Any] = {
+                # Without the one that answers.
+                "tasks": len(asyncio.all_tasks()) - 1,
+                "threads": threading.active_count(),
+                "loop_lag_ms_p50": round(percentile(lags, 0.50), 3),
+                "loop_lag_ms_p99": round(percentile(lags, 0.99), 3),
+                "loop_lag_ms_max": round(max(lags, default=0.0), 3),
+            }
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+
+def _stop_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    path = sys.argv[1]
+    sys.argv = ["wavegate-server", *sys.argv[2:]]
+    serve = app.App.serve
+
+    async def probed(self: app.App) -> int:
+        server = await Probe().start(path)
+        try:
+            return await serve(self)
+        finally:
+            server.close()
+
+    app.App.serve = probed  # type: ignore[method-assign]
+    threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The processes of a benchmark: how they are started and ended, and what they use of the machine.
+
+Each child holds a pipe from this process as its stdin and ends when that is closed, so nothing is left behind,
+however the benchmark ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class BenchmarkError(Exception):
+    """Raised where a benchmark cannot be run; says why."""
+
+
+# -- what a process uses ----------------------------------------------------------------------------------------
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that it started."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{parent}/task"):
+                children = Path(f"/proc/{parent}/task/{task}/children").read_text()
+                found += [int(child) for child in children.split()]
+    return found
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process and its children so far, user and system, ended threads included, in seconds.
+
+    From each process's own CPU clock: `/proc/PID/stat` has the same in steps of 10 ms only.
+    """
+    total = 0.0
+    for one in tree(pid):
+        with contextlib.suppress(OSError):
+            # The kernel's number of another process's CPU clock, see clock_getcpuclockid(3).
+            total += time.clock_gettime((~one) << 3 | 2)
+    return total
+
+
+def private_bytes(pid: int) -> int:
+    """Memory that nobody shares with a process and its children."""
+    total = 0
+    for one in tree(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Private_"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def descriptors(pid: int) -> int:
+    """Open file descriptors of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+# -- the children -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """One process that was started here."""
+
+    name: str
+    process: Process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def stop(self) -> None:
+        """Close its stdin, which ends it; by force where that does not help."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def child(
+    name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, talks: bool = False
+) -> AsyncGenerator[Child, None]:
+    """Run `python ARGUMENTS` for as long as the block lasts. `talks`: its stdout is read here."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=PIPE,
+        stdout=PIPE if talks else DEVNULL,
+        env={**os.environ, **(environment or {})},
+        limit=2**24,
+    )
+    started = Child(name, process)
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+def _number_in(path: Path) -> int:
+    return int(path.read_text())
+
+
+async def port_from(path: Path, owner: Child) -> int:
+    """The port that a child writes once it serves. Raises `BenchmarkError`."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if owner.process.returncode is not None:
+            raise BenchmarkError(f"{owner.name} ended with {owner.process.returncode} before it served")
+        with contextlib.suppress(OSError, ValueError):
+            return _number_in(path)
+        await asyncio.sleep(0.02)
+    raise BenchmarkError(f"{owner.name} did not serve within {START_TIMEOUT_S:g} s")
+
+
+@contextlib.asynccontextmanager
+async def upstream(scratch: Path) -> AsyncGenerator[int, None]:
+    """The scripted upstream; its port."""
+    path = scratch / "upstream.port"
+    arguments = ["-m", "benchmarks.upstream", "--port-file", str(path)]
+    async with child("the upstream", arguments, {"PYTHONPATH": str(ROOT)}) as started:
+        yield await port_from(path, started)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One gateway to be measured: its code, its flags, its environment."""
+
+    name: str
+    tree: Path = ROOT
+    flags: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Gateway:
+    """A gateway that serves, and its probe."""
+
+    variant: Variant
+    pid: int
+    port: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def ask(self, *, collect: bool = False) -> dict[str, Any]:
+        """What the probe knows since it was asked last; see `benchmarks.gateway`."""
+        self.writer.write(b"collect\n" if collect else b"look\n")
+        answer: dict[str, Any] = json.loads(await self.reader.readline())
+        return answer
+
+    async def weigh(self) -> dict[str, float]:
+        """What it holds now, garbage not counted."""
+        probed = await self.ask(collect=True)
+        return {
+            "private_bytes": private_bytes(self.pid),
+            "descriptors": descriptors(self.pid),
+            "tasks": probed["tasks"],
+            "threads": probed["threads"],
+        }
+
+
+@contextlib.asynccontextmanager
+async def gateway(variant: Variant, upstream_port: int, scratch: Path) -> AsyncGenerator[Gateway, None]:
+    """A real gateway in front of the scripted upstream, on loopback."""
+    port_file, socket = scratch / f"{variant.name}.port", scratch / f"{variant.name}.probe"
+    arguments = [
+        *("-m", "benchmarks.gateway", str(socket)),
+        *("--listen", "127.0.0.1:0", "--port-file", str(port_file)),
+        *("--upstream", f"ws://127.0.0.1:{upstream_port}", "--log-level", "warning"),
+        *variant.flags,
+    ]
+    code = variant.tree
+    paths = [str(code / "server"), str(code / "clients" / "python"), str(ROOT)]
+    environment = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "GRPC_VERBOSITY": "NONE",
+        **dict(variant.environment),
+    }
+    async with child(f"gateway {variant.name}", arguments, environment) as started:
+        port = await port_from(port_file, started)
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+        try:
+            yield Gateway(variant, started.pid, port, reader, writer)
+        finally:
+            writer.close()
+
+
+class Generator:
+    """The load generator: takes a job, answers with its figures."""
+
+    def __init__(self, started: Child) -> None:
+        self._process = started.process
+        self.pid = started.pid
+
+    async def do(self, job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Raises `BenchmarkError` where the job fails, or does not end in time."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        try:
+            async with asyncio.timeout(timeout_s):
+                line = await self._process.stdout.readline()
+        except TimeoutError as exc:
+            raise BenchmarkError(f"{job['job']} did not end within {timeout_s:g} s") from exc
+        if not line:
+            raise BenchmarkError(f"the load generator ended in {job['job']}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise BenchmarkError(f"{job['job']}: {answer['error']}")
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def generator() -> AsyncGenerator[Generator, None]:
+    arguments = ["-m", "benchmarks.load"]
+    environment = {"PYTHONPATH": str(ROOT), "GRPC_VERBOSITY": "NONE"}
+    async with child("the load generator", arguments, environment, talks=True) as started:
+        yield Generator(started)

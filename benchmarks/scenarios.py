@@ -1,0 +1,340 @@
+"""What is measured, in which order, and what of it is shown.
+
+Every scenario runs its variants in turn, round after round — gateway, the other gateway if there is one, straight
+to the upstream — so that whatever else the machine does hits all of them alike. What counts are the medians over the
+rounds, and the ratios and differences within a round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.processes import Gateway, Generator
+from benchmarks.wire import median, slope
+
+DIRECT = "direct"
+SETUP_S = 30.0
+"""What a job may take beside the time that it measures."""
+SETTLE_S = 0.5
+"""How long ended sessions may take to be gone."""
+SETTLE_WITHIN_S = 10.0
+SAMPLES = 12
+"""Times that memory is weighed while sessions come and go."""
+MAX_LOAD_SHARE = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How much is measured."""
+
+    seconds: float = 3.0
+    rounds: int = 3
+    sessions: int = 50
+    """Of the real-time scenarios."""
+    held: int = 200
+    warm_up: int = 400
+    churn: int = 1200
+    cancels: int = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The figures of one variant in one round."""
+
+    variant: str
+    round: int
+    figures: Mapping[str, float]
+
+
+@dataclass
+class Bench:
+    """What scenarios work with."""
+
+    gateways: list[Gateway]
+    generator: Generator
+    upstream_url: str
+    options: Options
+    problems: list[str] = field(default_factory=list)
+    say: Callable[[str], None] = print
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A row of the table."""
+
+    key: str
+    label: str
+    adds: bool = False
+    """Whether the gateway's part is what it adds to the direct way, rather than a multiple of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One scenario: `run` measures it, `rows` are shown of it."""
+
+    name: str
+    about: str
+    rows: tuple[Shown, ...]
+    run: Callable[[Bench], Awaitable[list[Run]]]
+
+
+_CPU_CHUNK = Shown("cpu_us_per_chunk", "CPU per chunk, µs")
+_LAG = (
+    Shown("loop_lag_ms_p50", "loop lag p50, ms"),
+    Shown("loop_lag_ms_p99", "loop lag p99, ms"),
+)
+
+
+def _spread(key: str, label: str, *, adds: bool = True) -> tuple[Shown, Shown]:
+    return Shown(f"{key}_p50", f"{label} p50", adds), Shown(f"{key}_p99", f"{label} p99", adds)
+
+
+# -- in turn ----------------------------------------------------------------------------------------------------
+
+
+async def _in_turn(
+    bench: Bench,
+    job: Mapping[str, Any],
+    *,
+    seconds: float,
+    direct: bool = True,
+    rounds: int | None = None,
+    probe: bool = True,
+) -> list[Run]:
+    """Run a job against each variant, round after round."""
+    runs = []
+    for number in range(bench.options.rounds if rounds is None else rounds):
+        for gateway in bench.gateways:
+            await gateway.ask()
+            asked = {**job, "target": gateway.target, "pid": gateway.pid, "seed": number}
+            figures = await bench.generator.do(asked, seconds + SETUP_S)
+            if probe:
+                probed = await gateway.ask()
+                figures |= {k: v for k, v in probed.items() if k.startswith("loop_lag")}
+            runs.append(Run(gateway.variant.name, number, figures))
+            if figures.get("load_share", 0.0) > MAX_LOAD_SHARE:
+                bench.problems.append(
+                    f"the generator itself was busy for {figures['load_share']:.0%} of the time: use fewer sessions"
+                )
+        if direct:
+            figures = await bench.generator.do({**job, "direct": bench.upstream_url}, seconds + SETUP_S)
+            runs.append(Run(DIRECT, number, figures))
+    return runs
+
+
+def _chunks(
+    job: str, *, chunk_bytes: int, interval_us: int, sessions: int | None
+) -> Callable[[Bench], Awaitable[list[Run]]]:
+    async def run(bench: Bench) -> list[Run]:
+        seconds = bench.options.seconds
+        asked = {
+            "job": job,
+            "sessions": sessions or bench.options.sessions,
+            "chunk_bytes": chunk_bytes,
+            "interval_us": interval_us,
+            "warmup_s": min(1.0, seconds / 3),
+            "seconds": seconds,
+        }
+        return await _in_turn(bench, asked, seconds=seconds)
+
+    return run
+
+
+async def _open(bench: Bench) -> list[Run]:
+    seconds = bench.options.seconds
+    asked = {"job": "open", "chunk_bytes": 2400, "rate": 20, "warmup_s": 0.5, "seconds": seconds}
+    return await _in_turn(bench, asked, seconds=seconds, probe=False)
+
+
+async def _barge_in(bench: Bench) -> list[Run]:
+    cancels = bench.options.cancels
+    asked = {"job": "barge-in", "sessions": 8, "cancels": cancels, "chunk_bytes": 2400, "interval_us": 10_000}
+    # One round has all the cancels: a p99 needs them together.
+    runs = await _in_turn(bench, asked, seconds=cancels, direct=False, rounds=1)
+    for run in runs:
+        if stale := run.figures["stale_chunks_after_cancelled"]:
+            bench.problems.append(f"{run.variant}: {stale:.0f} stale chunks came after utterance_cancelled")
+    return runs
+
+
+# -- memory -----------------------------------------------------------------------------------------------------
+
+
+async def _memory(bench: Bench) -> list[Run]:
+    return [Run(gateway.variant.name, 0, await _weigh(bench, gateway)) for gateway in bench.gateways]
+
+
+async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
+    """Idle sessions, then sessions that come and go."""
+    options = bench.options
+    base = {"target": gateway.target, "pid": gateway.pid, "chunk_bytes": 2400}
+
+    async def churn(sessions: int) -> None:
+        await bench.generator.do({**base, "job": "churn", "sessions": sessions}, sessions + SETUP_S)
+
+    await churn(options.warm_up)
+    before = await _settled(gateway, None)
+    figures: dict[str, float] = {}
+    for kind in ("tts", "stt"):
+        held = {**base, "job": "hold", "kind": kind, "sessions": options.held}
+        empty = await gateway.weigh()
+        await bench.generator.do(held, options.held + SETUP_S)
+        await asyncio.sleep(SETTLE_S)
+        full = await gateway.weigh()
+        rest = await bench.generator.do({**base, "job": "rest", "seconds": 1.0}, SETUP_S)
+        await bench.generator.do({**base, "job": "release"}, SETUP_S)
+        await _settled(gateway, before)
+        each = (full["private_bytes"] - empty["private_bytes"]) / options.held
+        figures[f"idle_{kind}_kib"] = round(each / 1024, 1)
+        figures[f"idle_{kind}_tasks"] = round((full["tasks"] - empty["tasks"]) / options.held, 2)
+        figures[f"idle_{kind}_cpu_us_per_s"] = round(1e6 * rest["cpu_share"] / options.held, 2)
+    points = [(0.0, (await _settled(gateway, before))["private_bytes"])]
+    step = -(-options.churn // SAMPLES)
+    for number in range(1, SAMPLES + 1):
+        await churn(step)
+        points.append((float(number * step), (await _settled(gateway, before))["private_bytes"]))
+    after = await _settled(gateway, before)
+    figures["bytes_per_session"] = round(slope(points), 1)
+    for what in ("descriptors", "tasks", "threads"):
+        left = after[what] - before[what]
+        figures[f"{what}_left"] = left
+        if left > 0 and what != "threads":
+            bench.problems.append(f"{gateway.variant.name}: {left:.0f} {what} are left of ended sessions")
+    return figures
+
+
+async def _settled(gateway: Gateway, base: Mapping[str, float] | None) -> dict[str, float]:
+    """What the gateway holds once ended sessions are gone: no more than `base`, or not less any more."""
+    last: dict[str, float] | None = None
+    for _ in range(round(SETTLE_WITHIN_S / SETTLE_S)):
+        await asyncio.sleep(SETTLE_S if last is None or base is None else SETTLE_S / 2)
+        now = await gateway.weigh()
+        if base is None:
+            if last is not None and (now["tasks"], now["descriptors"]) == (
+                last["tasks"],
+                last["descriptors"],
+            ):
+                return now
+        elif now["tasks"] <= base["tasks"] and now["descriptors"] <= base["descriptors"]:
+            return now
+        last = now
+    assert last is not None
+    return last
+
+
+# -- all of them ------------------------------------------------------------------------------------------------
+
+SCENARIOS = (
+    Scenario(
+        "tts-flat-out",
+        "8 sessions, chunks of 4800 bytes as fast as they go",
+        (_CPU_CHUNK, Shown("chunks_per_s", "chunks a second")),
+        _chunks("speak", chunk_bytes=4800, interval_us=0, sessions=8),
+    ),
+    Scenario(
+        "tts-realtime",
+        "sessions of 20 chunks/s of 2400 bytes",
+        (
+            _CPU_CHUNK,
+            *_spread("chunk_us", "a chunk's way down, µs"),
+            *_spread("first_audio_ms", "first audio, ms"),
+            *_LAG,
+        ),
+        _chunks("speak", chunk_bytes=2400, interval_us=50_000, sessions=None),
+    ),
+    Scenario(
+        "stt-realtime",
+        "sessions of 20 chunks/s of 1600 bytes, a transcript for every fifth",
+        (
+            _CPU_CHUNK,
+            *_spread("chunk_us", "a chunk's way up, µs"),
+            *_spread("transcript_us", "a transcript's way down, µs"),
+            *_LAG,
+        ),
+        _chunks("listen", chunk_bytes=1600, interval_us=50_000, sessions=None),
+    ),
+    Scenario(
+        "open",
+        "20 new synthesis sessions a second, two utterances each",
+        (
+            Shown("cpu_us_per_session", "CPU per session, µs"),
+            *_spread("open_ms", "open, ms"),
+            *_spread("cold_first_audio_ms", "open to first audio, ms"),
+            *_spread("first_audio_ms", "text to first audio, ms"),
+        ),
+        _open,
+    ),
+    Scenario(
+        "barge-in",
+        "8 sessions at 5 times real time; a listener that reads at once, and one that plays",
+        (
+            *_spread("stale_ms", "cancel to last stale chunk, ms", adds=False),
+            *_spread("cancelled_ms", "cancel to utterance_cancelled, ms", adds=False),
+            *_spread("player_stale_ms", "the same, player: stale, ms", adds=False),
+            *_spread("player_cancelled_ms", "the same, player: cancelled, ms", adds=False),
+            *_spread("next_first_audio_ms", "next text to its first audio, ms", adds=False),
+            Shown("stale_chunks_after_cancelled", "stale chunks afterwards"),
+        ),
+        _barge_in,
+    ),
+    Scenario(
+        "memory",
+        "idle sessions; then sessions that come and go, every other one cancelled",
+        (
+            Shown("idle_tts_kib", "an idle synthesis session, KiB"),
+            Shown("idle_stt_kib", "an idle transcription session, KiB"),
+            Shown("idle_tts_cpu_us_per_s", "its CPU per second, synthesis, µs"),
+            Shown("idle_stt_cpu_us_per_s", "its CPU per second, transcription, µs"),
+            Shown("bytes_per_session", "what an ended session leaves, bytes"),
+            Shown("descriptors_left", "descriptors left"),
+            Shown("tasks_left", "tasks left"),
+        ),
+        _memory,
+    ),
+)
+
+
+# -- figures of all rounds --------------------------------------------------------------------------------------
+
+
+def medians(runs: list[Run]) -> dict[str, dict[str, float]]:
+    """Per variant, the median of each figure over the rounds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        for key, value in run.figures.items():
+            found.setdefault(run.variant, {}).setdefault(key, []).append(value)
+    return {variant: {k: round(median(v), 3) for k, v in keys.items()} for variant, keys in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """How one variant compares with another, round by round."""
+
+    ratio: float
+    lowest: float
+    highest: float
+    difference: float
+
+
+def pairs(runs: list[Run], one: str, other: str) -> dict[str, Pairs]:
+    """For each figure, `one` against `other` within the rounds: median ratio, its range, median difference."""
+    by_round: dict[int, dict[str, Run]] = {}
+    for run in runs:
+        by_round.setdefault(run.round, {})[run.variant] = run
+    both = [(r[one].figures, r[other].figures) for r in by_round.values() if one in r and other in r]
+    found = {}
+    for key in both[0][0] if both else ():
+        values = [(a[key], b[key]) for a, b in both if key in a and key in b]
+        ratios = [a / b for a, b in values if b]
+        if not ratios:
+            continue
+        found[key] = Pairs(
+            round(median(ratios), 3),
+            round(min(ratios), 3),
+            round(max(ratios), 3),
+            round(median([a - b for a, b in values]), 3),
+        )
+    return found
