@@ -170,7 +170,8 @@ class Request:
     """Letters and digits of its text: what is sure to be heard."""
     audio_bytes: int = 0
     last_frame_at: float = 0.0
-    last_text_at: float = 0.0
+    unanswered: bool = False
+    """Whether nothing was heard since the last text: audio is owed for it."""
     closed_at: float = 0.0
     owed_since: float | None = None
     """When the upstream had everything it needs to speak; None while it owes nothing."""
@@ -245,7 +246,7 @@ class TtsProtocol:
         letters = sum(c.isalnum() for c in text)
         if letters:
             request.letters += letters
-            request.last_text_at = now
+            request.unanswered = True
             request.last_was_complete = False
             if request.owed_since is None and self._releases_by_itself(request.settings):
                 request.owed_since = now + request.settings.get("max_buffer_delay", 0.0)
@@ -324,7 +325,7 @@ class TtsProtocol:
         error = self._closing or close.from_close(code, reason)
         if request is None:
             return [] if code in (1000, 1001) and self._closing is None else [ConnectionFailed(error)]
-        spoken = request.last_was_complete and (request.closing or self._plausible(request))
+        spoken = request.last_was_complete and (request.closing or self._may_be_whole(request))
         if code in (1000, 1001) and self._closing is None and spoken:
             # All that was sent is spoken; the session says any further text over a new connection.
             self._know_completes(request)
@@ -416,7 +417,7 @@ class TtsProtocol:
     def _quiet_s(self, request: Request) -> float | None:
         """How long silence ends a closing request; None where silence alone never does."""
         if request.last_was_complete:
-            return CONFIRM_S if self._plausible(request) else QUIET_UNKNOWN_S
+            return CONFIRM_S if self._may_be_whole(request) else QUIET_UNKNOWN_S
         if not request.letters and not request.audio_bytes:
             return QUIET_UNKNOWN_S
         if not self._may_be_whole(request):
@@ -431,8 +432,7 @@ class TtsProtocol:
 
     def _may_be_whole(self, request: Request) -> bool:
         """Whether what was heard can be all there is to hear."""
-        # Audio is owed for text that came after the last frame.
-        return request.last_text_at <= request.last_frame_at and self._plausible(request)
+        return not request.unanswered and self._plausible(request)
 
     def _plausible(self, request: Request) -> bool:
         if request.letters and not request.audio_bytes:
@@ -509,6 +509,7 @@ class TtsProtocol:
         except (ValueError, TypeError):
             return self._damaged(request, "audio that is not base64")
         request.last_frame_at = now
+        request.unanswered = False
         request.last_was_complete = False
         request.owed_since = None
         request.audio_bytes += len(pcm)
