@@ -252,12 +252,15 @@ class SettingsLedger:
         return acks
 
     def reject(self, pending: Pending, error: errors.WavegateError) -> list[SettingsAcknowledged]:
-        """Take a delta back out of the line: the upstream refused it. Later ones are folded anew without it."""
+        """Take a delta back out of the line: the upstream refused it. Later ones are folded anew without it, and
+        take its place in the count."""
         self.pending.remove(pending)
-        self.latest = self.settings
+        self.latest, self.latest_revision = self.settings, self.revision
         for other in self.pending:
             other.settings = merge(self.latest, other.update.delta, other.update.reset, self.defaults)
             self.latest = other.settings
+            self.latest_revision += 1
+            other.revision = self.latest_revision
         return [self._rejected(pending.update, error, pending.fields)]
 
     def session_ended(self) -> list[SettingsAcknowledged]:

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -239,16 +240,11 @@ def check(
     if effective is not None:
         model = effective.get("model", "")
         for field in schema.fields:
-            # Named by the delta's own path where the delta set it, else by the model that no longer has it.
             if field.models and field.name in effective and model not in field.models:
-                path = field.name if field.name in given else "model"
-                if path in given:
-                    found.append(
-                        Violation(
-                            f"{prefix}.{path}",
-                            f"{field.name} exists with {' and '.join(field.models)} only, not with {model!r}",
-                        )
-                    )
+                # Where it was not set now, it is the model that changed, or that was reset.
+                name = field.name if field.name in given else "model"
+                only = f"{field.name} exists with {' and '.join(field.models)} only, not with {model!r}"
+                found.append(Violation(f"{prefix}.{name}", only))
     return found
 
 
@@ -258,17 +254,17 @@ def _problems(schema: Schema, field: Field, value: Any, high: float) -> Iterable
         case Kind.TEXT:
             if not value.strip():
                 yield "", "must not be empty; leave it out for the default"
-            elif len(value) > 128 or any(ord(c) < 32 for c in value):
+            elif len(value) > 128 or not value.isprintable():
                 yield "", "must be at most 128 printable characters"
         case Kind.LANGUAGE:
             if not languages.is_tag(value):
                 yield "", "must be a BCP-47 language tag such as 'en' or 'hi-IN'"
         case Kind.INT | Kind.FLOAT:
-            if not math.isfinite(value) or not field.low <= value <= high:
-                yield "", f"must be from {field.low:g} to {high:g}, got {value:g}"
+            if not field.low <= value <= high:  # nor is NaN
+                yield "", f"must be from {_decimal(field.low)} to {_decimal(high)}, got {_decimal(value)}"
         case Kind.DURATION:
             if not field.low <= value <= high:
-                yield "", f"must be from {field.low:g} to {high:g} seconds, got {value:g}"
+                yield "", f"must be from {_decimal(field.low)} to {_decimal(high)} s, got {_decimal(value)} s"
         case Kind.KEYWORDS:
             yield from _keyword_problems(value)
         case Kind.EXTRA:
@@ -286,19 +282,38 @@ def _keyword_problems(keywords: tuple[Keyword, ...]) -> Iterable[tuple[str, str]
         elif "," in keyword.phrase or ":" in keyword.phrase:
             yield f"{at}.phrase", "must hold neither ',' nor ':'; the upstream separates keywords by them"
         if keyword.boost is not None and not (math.isfinite(keyword.boost) and keyword.boost > 0):
-            yield f"{at}.boost", f"must be a number above 0, got {keyword.boost:g}"
+            yield f"{at}.boost", f"must be a number above 0, got {_decimal(keyword.boost)}"
 
 
 def _extra_problems(schema: Schema, extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for key, value in extra.items():
         if key in schema.owned:
             yield f".{key}", "belongs to the gateway; use the setting of its own"
-        elif schema is TRANSCRIPTION and isinstance(value, dict | list):
+        elif not key.strip():
+            yield "", "a key must not be empty"
+        elif schema is TRANSCRIPTION and not isinstance(value, str | int | float):
             yield f".{key}", "must be a string, a number or a boolean: it becomes a URL parameter"
+        elif not _finite(value):
+            yield f".{key}", "must not hold NaN or an infinite number: JSON has none"
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_finite(v) for v in value.values())
+    if isinstance(value, list):
+        return all(_finite(v) for v in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _decimal(number: float) -> str:
+    """A number as people and URLs write it: exact, whole ones without a point, none with an exponent."""
+    if not math.isfinite(number):
+        return str(number)
+    return format(Decimal(repr(number)).normalize() + 0, "f")
 
 
 CONTENT_FILTERS: dict[str, dict[str, Any]] = {
@@ -322,7 +337,7 @@ def upstream_value(schema: Schema, field: Field, value: Any) -> Any:
         case Kind.NUMERALS:
             return NUMERALS[value]
         case Kind.KEYWORDS:
-            return ",".join(k.phrase if k.boost is None else f"{k.phrase}:{k.boost:g}" for k in value)
+            return ",".join(k.phrase if k.boost is None else f"{k.phrase}:{_decimal(k.boost)}" for k in value)
         case _:
             return value
 
@@ -349,4 +364,4 @@ def query_value(value: Any) -> str:
         return "true" if value else "false"
     if value is None:
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return _decimal(value) if isinstance(value, float) else str(value)
