@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,7 @@ class Recognizer:
     _speaking: bool = False
     _ended: bool = True
     _last_end: int = 0
+    _actions: deque[Callable[[], None]] = field(default_factory=deque)
 
     def received(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
@@ -181,4 +183,6 @@ class Recognizer:
             self._later(lambda: None if self.transport.gone else self.transport.say(frame))
 
     def _later(self, action: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(self.habits.latency_s, action)
+        # Timers of the same moment ring in any order; what is said has an order.
+        self._actions.append(action)
+        asyncio.get_running_loop().call_later(self.habits.latency_s, lambda: self._actions.popleft()())

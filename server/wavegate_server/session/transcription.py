@@ -85,8 +85,6 @@ class SttLink(Link):
 
     protocol: stt.SttProtocol
     timeline: Timeline
-    settings: Settings
-    revision: int
     cursor: int
     """Number of the frame to send next."""
     headers_sent: int
@@ -172,8 +170,8 @@ class TranscriptionSession(Session):
         self._in_switch: list[Pending] = []
         self._one_by_one = False
         """Whether the upstream refused deltas together, so that each has to be tried alone."""
-        self._accepted_at: dict[int, int] = {}
-        """Revision of a waiting delta -> how much audio had come."""
+        self._accepted_at: dict[Pending, int] = {}
+        """How much audio had come before a waiting delta."""
         self._loss: tuple[WavegateError | None, ConnectionReason] | None = None
         """Why there is no connection, and none is being opened yet."""
         self._capacity_since: float | None = None
@@ -302,7 +300,7 @@ class TranscriptionSession(Session):
         for ack in self.ledger.supersede(outcome, lambda old: old not in self._in_switch):
             self._acknowledge(ack)
         self.ledger.accept(outcome)
-        self._accepted_at[outcome.revision] = self._history.end
+        self._accepted_at[outcome] = self._history.end
         self._warn_languages(update.delta)
         self._settle(now)
         if outcome in self.ledger.pending:
@@ -334,7 +332,7 @@ class TranscriptionSession(Session):
             return False
         if self._ending is not None:
             # Only for audio that came after the delta; nothing more will.
-            return any(self._accepted_at[p.revision] < self._history.end for p in pending)
+            return any(self._accepted_at[p] < self._history.end for p in pending)
         if any(p.update.policy is ApplyPolicy.IMMEDIATE for p in pending):
             return True
         if now >= pending[0].accepted_at + APPLY_WITHIN_S:
@@ -352,7 +350,7 @@ class TranscriptionSession(Session):
         reconnected = any(how is Mechanism.RECONNECT for p in batch for _, how in p.fields)
         passed = self._history.passed_sequence if reconnected and self._history.end else None
         for pending in batch:
-            self._accepted_at.pop(pending.revision, None)
+            self._accepted_at.pop(pending, None)
             self._acknowledge(
                 self.ledger.apply(
                     pending,
@@ -390,7 +388,7 @@ class TranscriptionSession(Session):
     async def _switch_once(self, batch: list[Pending]) -> None:
         old = self._link
         try:
-            link = await self._open_patiently(batch[-1].settings, batch[-1].revision)
+            link = await self._open_patiently(batch[-1].settings)
         except errors.UpstreamCapacity:
             # No room for two connections: the old one goes first, and `_drive` opens the next.
             if old is not None and self._link is old:
@@ -408,11 +406,11 @@ class TranscriptionSession(Session):
             if self._link is not link:
                 link.release()
 
-    async def _open_patiently(self, settings: Settings, revision: int) -> SttLink:
+    async def _open_patiently(self, settings: Settings) -> SttLink:
         """Open another connection beside the one in use; trouble on the way is worth some tries."""
         for attempt, delay in enumerate((*DELAYS_S, None), start=1):
             try:
-                link = await self._open(settings, revision, attempt)
+                link = await self._open(settings, attempt)
                 await self._try_out(link)
                 return link
             except errors.UpstreamCapacity:
@@ -472,7 +470,7 @@ class TranscriptionSession(Session):
             self._one_by_one = True
             return
         for pending in list(batch):
-            self._accepted_at.pop(pending.revision, None)
+            self._accepted_at.pop(pending, None)
             for ack in self.ledger.reject(pending, error):
                 self._acknowledge(ack)
 
@@ -777,7 +775,7 @@ class TranscriptionSession(Session):
             stable_prefix_length=stable_prefix_length,
             full_text=full_text,
             redacted_entities=event.redacted_entities if event is not None else (),
-            settings_revision=link.revision if link is not None else self.ledger.revision,
+            settings_revision=self.ledger.revision,
             upstream=self._upstream_of(link) if link is not None else self.upstream(),
             speech_final=event.speech_final if event is not None else False,
             extra=event.extra if event is not None else {},
@@ -924,9 +922,8 @@ class TranscriptionSession(Session):
                 await asyncio.sleep(delay)
             batch = self._batch() if self.state is not State.CONNECTING else []
             settings = batch[-1].settings if batch else self.ledger.settings
-            revision = batch[-1].revision if batch else self.ledger.revision
             try:
-                link = await self._open(settings, revision, attempt)
+                link = await self._open(settings, attempt)
             except WavegateError as exc:
                 if batch and isinstance(exc, _FATAL):
                     self._refused(batch, exc)
@@ -955,7 +952,7 @@ class TranscriptionSession(Session):
             return self._retry.next_delay_s(errors.UpstreamUnavailable(error.message))
         return self._retry.next_delay_s(error)
 
-    async def _open(self, settings: Settings, revision: int, attempt: int) -> SttLink:
+    async def _open(self, settings: Settings, attempt: int) -> SttLink:
         target = self.context.target
         url = target.websocket_url(
             stt.path_of(old_path=target.old_stt_path),
@@ -969,8 +966,6 @@ class TranscriptionSession(Session):
         base = await self._dial(url, attempt)
         link = SttLink(base.transport, url, base.index, base.span, base.opened_at, base.handshake_s)
         link.protocol = stt.SttProtocol(self.audio_format.encoding)
-        link.settings = settings
-        link.revision = revision
         link.headers_sent = 0
         link.outbox = deque()
         link.last_audio_at = link.last_frame_at = base.opened_at
