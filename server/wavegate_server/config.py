@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from wavegate_server.telemetry import logs
 from wavegate_server.waves import settings
 
 logger = logging.getLogger(__name__)
@@ -487,12 +488,13 @@ def _unreadable(what: str, path: Path, exc: Exception) -> str:
 
 
 def parse_key(text: str) -> str:
-    """An API key, without the blanks around it. Raises `ValueError`, which never shows it."""
+    """An API key, without the blanks around it; it is hidden in logs from then on. Raises `ValueError`."""
     key = text.strip()
     if not key:
         raise ValueError("it holds no key")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("it must hold one API key and nothing else")
+    logs.hide(key)
     return key
 
 

@@ -16,14 +16,15 @@ import structlog
 from structlog.typing import Processor
 
 _HIDDEN: Final = "[hidden]"
+_VALUE: Final = r"""((?!\[hidden\])[^\s"'\\,;&)}\]]{6,})"""
 _CREDENTIALS: Final = (
-    # "Authorization: Bearer x", authorization='x', "x-api-key": "x", ('authorization', 'Bearer x'), api_key=x
+    # Authorization: Bearer x; authorization='x'; "x-api-key": "x"; ('authorization', 'Bearer x'); api_key=x
     re.compile(
         r"""((?:authorization|api[-_ ]?key|token|secret)\\?["']?\s*[:=,]\s*\(?\\?["']?(?:bearer\s+)?)"""
-        r"""([^\s"'\\,;&)}\]]{6,})""",
+        + _VALUE,
         re.IGNORECASE,
     ),
-    re.compile(r"(\bbearer\s+)([^\s\"'\\,;&)}\]]{6,})", re.IGNORECASE),
+    re.compile(r"(\bbearer\s+)" + _VALUE, re.IGNORECASE),
     re.compile(r"()(\bsk_[A-Za-z0-9_-]{8,})"),
 )
 _secrets: set[str] = set()

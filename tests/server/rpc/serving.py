@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class RecordedSpan:
         self.attributes: dict[str, Attribute] = {}
         self.error_type = ""
         self.ended = 0
+        self.done = asyncio.Event()
 
     def set(self, attributes: Mapping[str, Attribute]) -> None:
         self.attributes.update(attributes)
@@ -44,6 +46,7 @@ class RecordedSpan:
 
     def end(self) -> None:
         self.ended += 1
+        self.done.set()
 
 
 class RecordingTelemetry(NullTelemetry):

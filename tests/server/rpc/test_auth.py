@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-
 from wavegate_server import errors
 from wavegate_server.rpc.auth import ANONYMOUS, Authenticator, Token, parse_tokens, peer_name
 

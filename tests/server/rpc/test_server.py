@@ -14,13 +14,13 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-
-from tests.server.rpc.serving import MAX_MESSAGE_BYTES, SESSION_SERVICE, Served, serving
 from wavegate.speech.v1 import session_service_pb2 as pb
 from wavegate.speech.v1 import session_service_pb2_grpc as pb_grpc
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
 from wavegate_server.rpc.server import BindError, Tls, check_port, options
 from wavegate_server.rpc.trace import current_call
+
+from tests.server.rpc.serving import MAX_MESSAGE_BYTES, SESSION_SERVICE, Served, serving
 
 TOKENS = Authenticator(lambda: parse_tokens("alice:0123456789abcdef"))
 
@@ -154,14 +154,16 @@ async def test_a_client_that_pings_often_keeps_its_quiet_stream() -> None:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]
-    async with serving(update=one_answer_at_the_end) as served:
-        async with grpc.aio.insecure_channel(served.address, impatient) as channel:
-            call = pb_grpc.SessionServiceStub(channel).UpdateSettings()
-            await call.write(pb.UpdateSettingsRequest())
-            await asyncio.sleep(5.5)
-            await call.done_writing()
-            assert await call.read() is not grpc.aio.EOF
-            assert await call.code() is grpc.StatusCode.OK
+    async with (
+        serving(update=one_answer_at_the_end) as served,
+        grpc.aio.insecure_channel(served.address, impatient) as channel,
+    ):
+        call = pb_grpc.SessionServiceStub(channel).UpdateSettings()
+        await call.write(pb.UpdateSettingsRequest())
+        await asyncio.sleep(5.5)
+        await call.done_writing()
+        assert await call.read() is not grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
 
 
 async def one_answer_at_the_end(requests: Any, context: Any) -> None:

@@ -11,7 +11,6 @@ import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-
 from wavegate_server import errors
 from wavegate_server.errors import InvalidInput, Violation, WavegateError
 from wavegate_server.rpc import status
@@ -88,7 +87,9 @@ def test_a_full_limit_says_whose_it_is_and_when_to_come_back() -> None:
 
 
 def test_what_waiting_does_not_mend_has_no_retry_info() -> None:
-    assert set(details(status.to_proto(errors.UpstreamCredential("bad key", http_status=401)))) == {"ErrorInfo"}
+    assert set(details(status.to_proto(errors.UpstreamCredential("bad key", http_status=401)))) == {
+        "ErrorInfo"
+    }
 
 
 def test_what_the_upstream_said_on_the_wire_is_in_the_metadata() -> None:

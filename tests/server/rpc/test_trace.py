@@ -9,8 +9,6 @@ import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-
-from tests.server.rpc.serving import MAX_STREAM_MESSAGE_BYTES, serving
 from wavegate.speech.v1 import session_service_pb2 as pb
 from wavegate.speech.v1 import session_service_pb2_grpc as pb_grpc
 from wavegate.speech.v1 import synthesis_service_pb2 as synthesis_pb
@@ -19,6 +17,8 @@ from wavegate_server import errors
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
 from wavegate_server.rpc.server import Service
 from wavegate_server.rpc.trace import current_call, require_coroutines
+
+from tests.server.rpc.serving import MAX_STREAM_MESSAGE_BYTES, serving
 
 TOKEN = "0123456789abcdef-alice"
 TOKENS = Authenticator(lambda: parse_tokens(f"alice:{TOKEN}"))
@@ -54,9 +54,7 @@ async def until_eof(requests: Any, context: Any) -> None:
 
 async def settled(span: Any) -> None:
     """A span ends when the handler has: a moment after the client knows."""
-    async with asyncio.timeout(10):
-        while not span.ended:
-            await asyncio.sleep(0.005)
+    await asyncio.wait_for(span.done.wait(), 10)
     assert span.ended == 1
 
 
@@ -171,10 +169,15 @@ async def test_a_deadline_that_passes_is_no_cancel() -> None:
 
 
 async def test_a_call_that_is_cut_by_the_end_of_the_gateway_is_unavailable() -> None:
-    async with serving(get=never) as served:
+    started = asyncio.Event()
+
+    async def wait(request: Any, context: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with serving(get=wait) as served:
         task = asyncio.create_task(get(served.address))
-        while not served.telemetry.spans:
-            await asyncio.sleep(0.005)
+        await asyncio.wait_for(started.wait(), 10)
         await served.server.stop(0)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await task
@@ -244,7 +247,10 @@ async def test_a_stranger_who_talks_on_still_hears_why() -> None:
 
 async def test_bytes_that_are_no_message_are_invalid() -> None:
     """A string that is not UTF-8, to a unary method and on a stream."""
-    async with serving(get=answer, update=until_eof) as served, grpc.aio.insecure_channel(served.address) as ch:
+    async with (
+        serving(get=answer, update=until_eof) as served,
+        grpc.aio.insecure_channel(served.address) as ch,
+    ):
         for make, method in ((ch.unary_unary, "GetSession"), (ch.stream_stream, "UpdateSettings")):
             call = make(f"/wavegate.speech.v1.SessionService/{method}")
             if method == "GetSession":
