@@ -301,6 +301,7 @@ class TranscriptionSession(Session):
             self._acknowledge(ack)
         self.ledger.accept(outcome)
         self._accepted_at[outcome] = self._history.end
+        self._accepted_at = {p: self._accepted_at[p] for p in self.ledger.pending}
         self._warn_languages(update.delta)
         self._settle(now)
         if outcome in self.ledger.pending:
