@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import io
 import re
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import click
 
@@ -42,6 +44,19 @@ async def from_thread(make: Callable[[], Iterable[ItemT]]) -> AsyncIterator[Item
             raise item
         room.release()
         yield item[0]
+
+
+def standard_input() -> BinaryIO:
+    """Standard input, of which a thread may be reading when the process ends.
+
+    Without Python's buffer around it: that has a lock, and who holds it at the end brings the interpreter down.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        raise click.UsageError("standard input is closed")
+    try:
+        return cast(BinaryIO, io.FileIO(sys.stdin.fileno(), closefd=False))
+    except io.UnsupportedOperation:  # something else has been put in its place
+        return sys.stdin.buffer
 
 
 def read_text(stream: BinaryIO) -> Iterator[str]:

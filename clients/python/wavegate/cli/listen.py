@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import AsyncIterable, Iterable
 
 import click
 
 from wavegate.cli.command import Connection, command, together
-from wavegate.cli.inputs import from_thread
+from wavegate.cli.inputs import from_thread, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
 from wavegate.events import SessionEnded, SpeechEnded, SpeechStarted, Transcript
@@ -73,9 +72,10 @@ async def listen(
         raise click.UsageError("Ogg Opus cannot be paced: leave --paced out")
     source: AsyncIterable[bytes] | Iterable[bytes]
     if file == "-":
-        if sys.stdin.isatty():
+        stdin = standard_input()
+        if stdin.isatty():
             raise click.UsageError("standard input is the terminal: pipe audio in, or name a file")
-        source = from_thread(lambda: open_stream(sys.stdin.buffer, "standard input", audio_format, raw=raw))
+        source = from_thread(lambda: open_stream(stdin, "standard input", audio_format, raw=raw))
     else:
         source = open_audio(file, audio_format)  # before the gateway is asked: a bad file needs none
     async with connection.client() as client:

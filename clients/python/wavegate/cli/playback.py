@@ -29,7 +29,8 @@ SUFFIXES: dict[str, AudioEncoding | None] = {
 class Sink(ABC):
     """Takes audio. `open` is called before the first of it, once its format is known."""
 
-    name: str
+    where: str
+    """As the end of a sentence: where the audio is now."""
 
     @abstractmethod
     def open(self, audio_format: AudioFormat) -> None:
@@ -55,7 +56,7 @@ class StreamSink(Sink):
     """A file or a pipe: a WAV container around raw audio unless `raw`, MP3 as it is."""
 
     def __init__(self, path: Path | None, *, raw: bool) -> None:
-        self.name = str(path) if path else "standard output"
+        self.where = f"in {path}" if path else "on standard output"
         self._path = path
         self._raw = raw
         self._stream: BinaryIO | None = None
@@ -102,7 +103,7 @@ class StreamSink(Sink):
 class SpeakerSink(Sink):
     """The default speakers, with sounddevice."""
 
-    name = "the speakers"
+    where = "played"
 
     def __init__(self) -> None:
         self._device: Any = None

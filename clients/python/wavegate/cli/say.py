@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import AsyncIterator
 
 import click
 
 from wavegate.cli.command import Connection, command, together
-from wavegate.cli.inputs import Utterances, from_thread, read_text
+from wavegate.cli.inputs import Utterances, from_thread, read_text, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
 from wavegate.cli.playback import Sink, choose_sink, encoding_for
@@ -69,7 +68,8 @@ async def say(
     sink = None if in_events else choose_sink(output, play=play, raw=raw, encoding=encoding)
     words = _checked(" ".join(text))
     from_stdin = not text or text == ("-",)
-    if from_stdin and sys.stdin.isatty():
+    stdin = standard_input() if from_stdin else None
+    if stdin is not None and stdin.isatty():
         connection.output.note("Type what shall be said; Ctrl-D ends it.")
     elif not from_stdin and not words.strip():
         raise click.UsageError("there is nothing to say")
@@ -81,9 +81,7 @@ async def say(
             with connection.output.live():
                 async with session:
                     await together(
-                        speech.send(
-                            from_thread(lambda: read_text(sys.stdin.buffer)) if from_stdin else words
-                        ),
+                        speech.send(words if stdin is None else from_thread(lambda: read_text(stdin))),
                         speech.receive(),
                     )
             if sink is not None:
@@ -184,7 +182,7 @@ class _Speech:
         if not self._audio_bytes:
             self._output.note("There was nothing to say.")
             return
-        where = f", in {self._sink.name}" if self._sink is not None else ""
+        where = f", {self._sink.where}" if self._sink is not None else ""
         plural = "" if self._utterances == 1 else "s"
         self._output.note(
             f"{self._audio_s:.2f} s of audio, {self._utterances} utterance{plural}, "

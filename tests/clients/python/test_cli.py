@@ -1,0 +1,615 @@
+"""The command line: the pure parts, commands through click's runner, and real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from wavegate.cli.app import app
+from wavegate.cli.inputs import Utterances, from_thread, read_text
+from wavegate.cli.playback import SpeakerSink, choose_sink, encoding_for, speakers_missing
+
+from tests.clients.python import fake_gateway
+from tests.clients.python.fake_gateway import FakeGateway, audio_of, status, text_of
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
+    """A fake gateway in a thread of its own, as WAVEGATE_TARGET."""
+    ready: asyncio.Queue[FakeGateway] = asyncio.Queue()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with fake_gateway.serve() as gateway:
+            ready.put_nowait(gateway)
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    gateway = asyncio.run_coroutine_threadsafe(ready.get(), loop).result(timeout=10)
+    monkeypatch.setenv("WAVEGATE_TARGET", gateway.target)
+    yield gateway
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(timeout=10)
+    loop.close()
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No gateway unless a test has one; files go to a directory of the test's own."""
+    monkeypatch.setenv("WAVEGATE_TARGET", "127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, stdin: bytes | str | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def events(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+class TestUtterances:
+    @staticmethod
+    def cut(*pieces: str) -> list[str]:
+        utterances = Utterances()
+        fed = [part for piece in pieces for part in utterances.feed(piece)]
+        whole, texts = "", []
+        for text, ends in [*fed, *utterances.end()]:
+            whole += text
+            if ends:
+                texts.append(whole)
+                whole = ""
+        assert not whole, "the last utterance ends"
+        return texts
+
+    def test_a_blank_line_ends_one(self) -> None:
+        assert self.cut("One.\n", " \n", "\nTwo,\nstill ", "two.\n\n") == ["One.", "Two,\nstill two."]
+
+    def test_pieces_go_through_as_they_come(self) -> None:
+        assert list(Utterances().feed("Hel")) == [("Hel", False)]
+        assert self.cut("Hel", "lo", " wor", "ld") == ["Hello world"]
+
+    def test_nothing_is_nothing(self) -> None:
+        assert self.cut() == self.cut("", "  ", "\n\n\n") == []
+
+    def test_a_long_text_is_cut_behind_a_sentence(self) -> None:
+        cut = self.cut("A sentence of some length. " * 200)
+        assert len(cut) > 3
+        assert all(text.endswith("length.") and 1000 <= len(text) < 1100 for text in cut[:-1])
+
+    def test_a_text_without_sentences_is_cut_behind_a_word(self) -> None:
+        cut = self.cut("word " * 1000)
+        assert all(text.endswith("word") and 2000 <= len(text) < 2010 for text in cut[:-1])
+
+    @given(st.lists(st.text(alphabet="ab .\n!"), max_size=30))
+    def test_no_letter_is_lost_wherever_it_is_cut(self, pieces: list[str]) -> None:
+        text = "".join(pieces)
+        assert "".join("".join(self.cut(*pieces)).split()) == "".join(text.split())
+        assert self.cut(*pieces) == self.cut(text), "how it arrives changes nothing"
+
+
+class TestInputs:
+    def test_text_is_decoded_across_reads(self) -> None:
+        class Slow(io.BytesIO):
+            def read1(self, size: int | None = -1) -> bytes:
+                return self.read(1)
+
+        assert "".join(read_text(Slow("héllo wörld €".encode()))) == "héllo wörld €"
+
+    @pytest.mark.parametrize(("content", "at"), [(b"abc\xff", 3), (b"\xe2\x82", 0)])
+    def test_what_is_no_utf8_is_a_sentence(self, content: bytes, at: int) -> None:
+        with pytest.raises(click.UsageError, match="standard input is not UTF-8"):
+            list(read_text(io.BytesIO(content)))
+
+    async def test_a_thread_reads_what_blocks(self) -> None:
+        assert [n async for n in from_thread(lambda: range(1000))] == list(range(1000))
+
+        def broken() -> Iterator[int]:
+            yield 1
+            raise LookupError("gone")
+
+        items = from_thread(broken)
+        assert await anext(items) == 1
+        with pytest.raises(LookupError, match="gone"):
+            await anext(items)
+
+
+class TestSay:
+    def test_writes_a_wav_file(self, gateway: FakeGateway, nowhere: Path) -> None:
+        result = run(
+            "say", "Hello", "there", "-o", "a.wav", "--voice", "magnus", "--speed", "1.5", "--language", "en"
+        )
+        assert result.exit_code == 0, result.output
+        assert result.stdout == ""
+        assert "1 utterance, first audio after" in result.stderr
+        assert "in a.wav" in result.stderr
+        data, rate_hz = soundfile.read(nowhere / "a.wav", dtype="int16")
+        assert (text_of(data.tobytes()), rate_hz) == ("Hello there", 24000)
+        start = gateway.inputs("start")[0]
+        assert (start.settings.voice_id, start.settings.speed, start.settings.language_code) == (
+            "magnus",
+            1.5,
+            "en",
+        )
+
+    def test_text_from_stdin_is_cut_at_blank_lines(self, gateway: FakeGateway, nowhere: Path) -> None:
+        result = run("say", "-o", "a.pcm", stdin="First one.\n\nSecond\none.\n")
+        assert result.exit_code == 0, result.output
+        assert text_of((nowhere / "a.pcm").read_bytes()) == "First one.Second\none."
+        assert "2 utterances" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("name", "option", "encoding"),
+        [
+            ("a.mp3", None, "MP3"),
+            ("a.ulaw", None, "MULAW"),
+            ("a.alaw", None, "ALAW"),
+            ("a.wav", "mulaw", "MULAW"),
+            ("a.raw", None, "LINEAR16"),
+        ],
+    )
+    def test_the_name_says_the_encoding(
+        self, gateway: FakeGateway, nowhere: Path, name: str, option: str | None, encoding: str
+    ) -> None:
+        options = ["--encoding", option] if option else []
+        assert run("say", "abcd", "-o", name, "--rate", "8000", *options).exit_code == 0
+        wanted = gateway.inputs("start")[0].audio_format
+        assert wanted.sample_rate_hertz == 8000
+        assert wanted.encoding == fake_gateway.types_pb2.AudioEncoding.Value(f"AUDIO_ENCODING_{encoding}")
+        if name == "a.wav":
+            assert soundfile.info(nowhere / name).subtype == "ULAW"
+        else:
+            assert (nowhere / name).read_bytes() == audio_of("abcd")
+
+    def test_to_standard_output(self, gateway: FakeGateway) -> None:
+        result = run("say", "Hello", "-o", "-")
+        assert result.stdout_bytes[:4] == b"RIFF"
+        assert result.stdout_bytes[44:] == audio_of("Hello")
+        assert run("say", "Hello", "-o", "-", "--raw").stdout_bytes == audio_of("Hello")
+
+    def test_without_speakers_or_a_name_it_is_speech_wav(self, gateway: FakeGateway, nowhere: Path) -> None:
+        if speakers_missing() is None:
+            pytest.skip("this machine has speakers")
+        assert run("say", "Hello").exit_code == 0
+        assert (nowhere / "speech.wav").exists()
+
+    def test_json_carries_events_and_the_audio(self, gateway: FakeGateway) -> None:
+        found = events(run("say", "Hello there", "--json"))
+        assert [e["event"] for e in found] == [
+            "session_started",
+            "utterance_started",
+            "audio_chunk",
+            "audio_chunk",
+            "utterance_completed",
+            "session_ended",
+        ]
+        audio = b"".join(base64.b64decode(e["audio"]) for e in found if e["event"] == "audio_chunk")
+        assert text_of(audio) == "Hello there"
+        assert found[4]["metrics"]["time_to_first_audio_s"] == 0.005
+
+    def test_json_beside_a_file_leaves_the_audio_out(self, gateway: FakeGateway) -> None:
+        found = events(run("--json", "say", "Hello", "-o", "a.wav"))
+        chunk = next(e for e in found if e["event"] == "audio_chunk")
+        assert chunk["audio_bytes"] == 10
+        assert "audio" not in chunk
+
+    def test_other_settings_go_by_name(self, gateway: FakeGateway) -> None:
+        assert (
+            run("say", "x", "-o", "a.wav", "--set", "word_timings=on", "--set", 'extra={"a":1}').exit_code
+            == 0
+        )
+        settings = gateway.inputs("start")[0].settings
+        assert settings.word_timings
+        assert settings.extra["a"] == 1
+
+    def test_a_failed_utterance_is_a_failure_but_what_was_spoken_is_kept(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        result = run("say", "-o", "a.pcm", stdin="good\n\n[fail]\n\nbetter")
+        assert result.exit_code == 5
+        assert "the upstream is down" in result.stderr
+        assert "try again in 3 s" in result.stderr
+        assert "UPSTREAM_UNAVAILABLE" in result.stderr
+        assert text_of((nowhere / "a.pcm").read_bytes()) == "goodbetter"
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["x", "-o", "no/such/dir.wav"], "there is no directory no/such"),
+            (["x", "-o", "."], "is a directory"),
+            (["x", "-o", "a.txt"], "a.txt says nothing of its format"),
+            (["x", "-o", "a.wav", "--encoding", "mp3"], "MP3 does not go into a WAV file"),
+            (["x", "-o", "a.mp3", "--encoding", "alaw"], "a.mp3 stands for MP3, not ALAW"),
+            (["x", "-o", "a.wav", "--play"], "choose one"),
+            (["x", "-o", "-", "--json"], "either JSON or audio"),
+            (["x", "--set", "sped=1"], "did you mean speed"),
+            (["x", "--set", "speed=fast"], "speed cannot be 'fast'"),
+            (["x", "--set", "speed=1", "--speed", "2"], "speed is given twice"),
+            (["x", "--set", "content_filter=loud"], "content_filter is one of FLAG"),
+            (["x", "--encoding", "opus"], "is not one of"),
+            (["x", "--rate", "0"], "0 is not in the range"),
+            (["  "], "there is nothing to say"),
+            (["caf\udce9"], "the text is not UTF-8"),
+        ],
+    )
+    def test_wrong_use_is_a_sentence_before_anything_is_asked(
+        self, arguments: list[str], sentence: str
+    ) -> None:
+        result = run("say", *arguments)
+        assert result.exit_code == 2
+        assert sentence in result.stderr.replace("\n", " ")
+
+    def test_bad_text_on_stdin(self, gateway: FakeGateway) -> None:
+        result = run("say", "-o", "a.wav", stdin=b"caf\xe9")
+        assert result.exit_code == 2
+        assert "standard input is not UTF-8" in result.stderr
+
+    def test_no_text_is_no_failure(self, gateway: FakeGateway, nowhere: Path) -> None:
+        result = run("say", "-o", "a.wav", stdin="")
+        assert result.exit_code == 0
+        assert "There was nothing to say." in result.stderr
+        assert not (nowhere / "a.wav").exists()
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("code", "reason", "exit_code"),
+        [
+            (grpc.StatusCode.UNAVAILABLE, "GATEWAY_DRAINING", 3),
+            (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", 4),
+            (grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED", 4),
+            (grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_CREDENTIAL", 5),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPSTREAM_CAPACITY", 6),
+            (grpc.StatusCode.INTERNAL, "GATEWAY_BUG", 1),
+        ],
+    )
+    def test_scripts_can_tell_failures_apart(
+        self, gateway: FakeGateway, code: grpc.StatusCode, reason: str, exit_code: int
+    ) -> None:
+        gateway.refuse = status(code, reason, "so it is")
+        result = run("say", "x", "-o", "a.wav")
+        assert result.exit_code == exit_code
+        assert result.stderr.splitlines()[0] == "wavegate: so it is"
+
+    def test_no_gateway(self) -> None:
+        for arguments in (["say", "x"], ["voices"], ["sessions"], ["settings", "s"], ["demo"]):
+            result = run(*arguments)
+            assert result.exit_code == 3, arguments
+            assert "no gateway at 127.0.0.1:1; start one with `make run`" in result.stderr
+
+    def test_fields_are_told_one_by_one_and_in_json(self, gateway: FakeGateway) -> None:
+        result = run("say", "x", "--speed", "9", "--json")
+        assert result.exit_code == 4
+        assert "start.settings.speed: must be between 0.5 and 2.0" in result.stderr
+        error = events(result)[-1]
+        assert (error["event"], error["reason"]) == ("error", "FIELD_INVALID")
+        assert error["field_violations"][0]["field"] == "start.settings.speed"
+
+    def test_they_are_documented(self) -> None:
+        assert "3    no gateway there" in run("--help").stdout
+        assert run("--version").exit_code == 0
+
+
+class TestListen:
+    @pytest.fixture
+    def recording(self, nowhere: Path) -> Path:
+        path = nowhere / "a.flac"
+        soundfile.write(path, np.zeros((48000, 2)), 48000)
+        return path
+
+    def test_prints_finals(self, gateway: FakeGateway, recording: Path) -> None:
+        result = run("listen", str(recording), "--language", "en", "--set", "diarization=true")
+        assert result.exit_code == 0, result.output
+        assert result.stdout == "heard 0 to 32000\n"
+        assert "first words after" in result.stderr
+        assert gateway.inputs("start")[0].settings.diarization
+
+    def test_converts_to_what_is_asked_for(self, gateway: FakeGateway, recording: Path) -> None:
+        result = run("listen", str(recording), "--encoding", "mulaw", "--rate", "8000", "--paced")
+        assert result.stdout == "heard 0 to 8000\n"
+
+    def test_json_carries_partials_too(self, gateway: FakeGateway, recording: Path) -> None:
+        found = events(run("listen", str(recording), "--json"))
+        transcripts = [e for e in found if e["event"] == "transcript"]
+        assert len(transcripts) > 5
+        assert [t["is_final"] for t in transcripts[-2:]] == [False, True]
+        assert found[-1]["event"] == "session_ended"
+
+    def test_takes_a_container_from_a_pipe(self, gateway: FakeGateway, recording: Path) -> None:
+        assert run("listen", "-", stdin=recording.read_bytes()).stdout == "heard 0 to 32000\n"
+
+    def test_takes_raw_samples_from_a_pipe_as_they_are(self, gateway: FakeGateway) -> None:
+        result = run("listen", "-", "--encoding", "mulaw", "--rate", "8000", stdin=b"\x7f" * 999)
+        assert result.stdout == "heard 0 to 999\n"
+        assert gateway.inputs("start")[0].audio_format.sample_rate_hertz == 8000
+
+    @pytest.mark.parametrize(
+        ("name", "content", "sentence"),
+        [
+            ("missing.wav", None, "missing.wav: No such file or directory"),
+            ("letter.wav", b"Dear Sir or Madam", "letter.wav is no audio file that can be read"),
+            ("empty.wav", b"", "empty.wav is empty"),
+            (".", None, ".: Is a directory"),
+        ],
+    )
+    def test_bad_files_need_no_gateway(
+        self, nowhere: Path, name: str, content: bytes | None, sentence: str
+    ) -> None:
+        if content is not None:
+            (nowhere / name).write_bytes(content)
+        result = run("listen", name)
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+
+    def test_bad_pipes(self, gateway: FakeGateway) -> None:
+        result = run("listen", "-", stdin=b"no audio")
+        assert result.exit_code == 2
+        assert "for raw samples say their rate and encoding" in result.stderr
+        result = run("listen", "-", stdin=b"")
+        assert (result.exit_code, "standard input is empty" in result.stderr) == (2, True)
+
+    def test_ogg_opus_cannot_be_paced(self) -> None:
+        result = run("listen", "a.opus", "--encoding", "ogg_opus", "--paced")
+        assert (result.exit_code, "cannot be paced" in result.stderr) == (2, True)
+
+
+class TestLiveSessions:
+    @pytest.fixture
+    def live(self, gateway: FakeGateway) -> Iterator[str]:
+        """A session that somebody else has opened."""
+        from wavegate.sync import Client
+
+        with (
+            Client() as client,
+            client.synthesize(voice_id="magnus", speed=1.0, labels={"team": "a"}) as session,
+        ):
+            yield session.session_id
+
+    def test_are_listed(self, live: str) -> None:
+        line = run("sessions").stdout.rstrip("\n").split("\t")
+        assert line == [live, "synthesis", "active", "-", "magnus", "1", "-"]
+        assert events(run("sessions", "--json"))[0]["labels"] == {"team": "a"}
+        assert run("sessions", "--label", "team=a").stdout.count("\n") == 1
+        none = run("sessions", "--label", "team=b")
+        assert (none.stdout, "no live sessions" in none.stderr) == ("", True)
+        assert run("sessions", "--label", "team").exit_code == 2
+
+    def test_settings_are_shown_and_changed(self, live: str) -> None:
+        assert run("settings", live).stdout == "voice_id=magnus\nspeed=1\n"
+        result = run("settings", live, "speed=1.25", "max_buffer_delay=300ms", "--immediate")
+        assert result.stdout.splitlines() == [
+            "speed: in place",
+            "max_buffer_delay: in place",
+            "applied at revision 2 (0 ms)",
+        ]
+        assert run("settings", live).stdout == "voice_id=magnus\nspeed=1.25\nmax_buffer_delay_s=0.3\n"
+        assert run("settings", live, "--reset", "max_buffer_delay_s").exit_code == 0
+        assert run("settings", live).stdout == "voice_id=magnus\nspeed=1.25\n"
+
+    def test_validation_changes_nothing(self, live: str) -> None:
+        result = run("settings", live, "speed=2", "--validate")
+        assert "would be accepted at revision 1" in result.stdout
+        assert "speed=1\n" in run("settings", live).stdout
+
+    def test_refusals(self, live: str) -> None:
+        result = run("settings", live, "speed=9")
+        assert result.exit_code == 4
+        assert "synthesis.speed: must be between 0.5 and 2.0" in result.stderr
+        assert run("settings", live, "speed=1", "--expect-revision", "7").exit_code == 4
+        missing = run("settings", "nowhere", "speed=1")
+        assert (missing.exit_code, "no session nowhere" in missing.stderr) == (4, True)
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["sped=1"], "did you mean speed"),
+            (["speed"], "write NAME=VALUE"),
+            (["diarization=true"], "there is no setting 'diarization'"),
+            (["--reset", "sped"], "did you mean speed"),
+            (["speed=1", "--immediate", "--no-reconnect"], "choose one"),
+        ],
+    )
+    def test_wrong_use(self, live: str, arguments: list[str], sentence: str) -> None:
+        result = run("settings", live, *arguments)
+        assert result.exit_code == 2
+        assert sentence in result.stderr.replace("\n", " ")
+
+
+def test_voices(gateway: FakeGateway) -> None:
+    lines = run("voices", "--model", "m1").stdout.splitlines()
+    assert lines[0].split("\t") == ["voice-0", "Voice 0", "en hi", "m1", "gender:female"]
+    assert len(lines) == 5
+    assert events(run("voices", "--json"))[4]["voice_id"] == "voice-4"
+
+
+class TestDemo:
+    def test_goes_through_all_of_it(self, gateway: FakeGateway, nowhere: Path) -> None:
+        result = run("demo", "--fast", "-o", "demo.wav")
+        assert result.exit_code == 0, result.output
+        for step in (
+            "speaking",
+            "first audio",
+            "settings",
+            "spoken",
+            "interrupted",
+            "listening",
+            "understood",
+        ):
+            assert step in result.stderr
+        rows = dict(line.split("\t") for line in result.stdout.splitlines())
+        assert rows["  of that upstream"] == "4 ms"
+        assert "listening: final transcript" in rows
+        assert soundfile.info(nowhere / "demo.wav").frames > 200
+        assert gateway.inputs("update_settings")[0].settings.voice_id == "voice-1"
+        assert gateway.inputs("cancel")
+
+    def test_tells_it_in_json(self, gateway: FakeGateway) -> None:
+        found = events(run("demo", "--fast", "--json"))
+        assert found[-1]["event"] == "summary"
+        assert found[-1]["first_audio_upstream_s"] == 0.004
+        assert {e["event"] for e in found} >= {"audio_chunk", "settings_ack", "transcript"}
+
+
+class TestSpeakers:
+    class Device:
+        """What sounddevice offers, without a device."""
+
+        def __init__(self) -> None:
+            self.played = bytearray()
+            self.log: list[str] = []
+
+        def check_output_settings(self, **_: Any) -> None:
+            pass
+
+        def RawOutputStream(self, **options: Any) -> TestSpeakers.Device:
+            self.log.append(f"open {options['samplerate']} {options['dtype']}")
+            return self
+
+        def write(self, audio: bytes) -> None:
+            self.played += audio
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda: self.log.append(name)
+
+    @pytest.fixture
+    def device(self, monkeypatch: pytest.MonkeyPatch) -> TestSpeakers.Device:
+        device = self.Device()
+        monkeypatch.setitem(sys.modules, "sounddevice", device)
+        return device
+
+    def test_play(self, gateway: FakeGateway, device: Device) -> None:
+        result = run("say", "Hello", "--play")
+        assert result.exit_code == 0, result.output
+        assert text_of(bytes(device.played)) == "Hello"
+        assert device.log == ["open 24000 int16", "start", "stop", "close"]
+        assert result.stderr.rstrip().endswith(", played")
+
+    def test_fall_silent_at_a_failure(self, gateway: FakeGateway, device: Device) -> None:
+        assert run("say", "--play", stdin="first\n\n[break]").exit_code == 5
+        assert device.log[-2:] == ["abort", "close"]
+
+    def test_are_the_default_where_there_are_any(self, device: Device) -> None:
+        assert isinstance(choose_sink(None, play=False, raw=False, encoding=None), SpeakerSink)
+        with pytest.raises(click.UsageError, match="MULAW cannot be played"):
+            choose_sink(None, play=True, raw=False, encoding="MULAW")
+
+    def test_are_missing_in_a_sentence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "sounddevice", None)
+        result = run("say", "x", "--play")
+        assert result.exit_code == 2
+        assert "playing needs the package sounddevice" in result.stderr
+
+
+def test_a_name_without_an_encoding_leaves_the_choice() -> None:
+    assert encoding_for("a.wav", None) is None
+    assert encoding_for("-", "MULAW") == "MULAW"
+    assert encoding_for(None, None) is None
+
+
+class TestProcesses:
+    """What only a real process shows: streaming, signals, pipes that close."""
+
+    @staticmethod
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "wavegate.cli", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ,
+            **options,
+        )
+
+    @staticmethod
+    def wait_for(condition: Any) -> None:
+        deadline_s = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+
+    def test_text_streams_before_it_ends_and_audio_too(self, gateway: FakeGateway) -> None:
+        process = self.start("say", "-o", "-")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"Hello")
+        process.stdin.flush()
+        self.wait_for(lambda: gateway.inputs("text"))
+        process.stdin.write(b" there\n\nand")
+        process.stdin.flush()
+        assert process.stdout.read(44 + 22)[44:] == audio_of("Hello there")
+        out, err = process.communicate(b" more", timeout=30)
+        assert (process.returncode, out) == (0, audio_of("and more"))
+        assert b"2 utterances" in err
+
+    def test_speaks_into_its_own_ears(self, gateway: FakeGateway) -> None:
+        speaking = self.start("say", "What goes around comes around", "-o", "-")
+        listening = subprocess.run(
+            [sys.executable, "-m", "wavegate.cli", "listen", "-"],
+            stdin=speaking.stdout,
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+        speaking.communicate(timeout=30)
+        samples = len("What goes around comes around") * 16000 // 24000
+        assert listening.stdout.decode().startswith("heard 0 to ")
+        assert int(listening.stdout.split()[-1]) // 2 == pytest.approx(samples, abs=2)
+
+    def test_an_interrupt_ends_it_quietly_with_130(self, gateway: FakeGateway) -> None:
+        gateway.hold.clear()
+        process = self.start("say", "A story without an end, it seems.", "-o", "a.pcm")
+        self.wait_for(lambda: gateway.sent_chunks)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert err.decode().splitlines()[-1] == "wavegate: interrupted"
+        assert b"Traceback" not in err
+        self.wait_for(lambda: gateway.cancelled_calls)
+
+    def test_an_interrupt_while_it_waits_for_text(self, gateway: FakeGateway) -> None:
+        process = self.start("say", "-o", "a.pcm")
+        self.wait_for(lambda: gateway.inputs("start"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+
+    def test_a_reader_that_goes_ends_it_quietly(self, gateway: FakeGateway) -> None:
+        gateway.chunk_chars = 2000
+        process = self.start("say", "-o", "-")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"many words " * 50_000)
+        process.stdin.close()
+        process.stdout.read(100)
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 141
+
+    def test_data_goes_to_stdout_and_the_rest_does_not(self, gateway: FakeGateway) -> None:
+        process = self.start("--json", "say", "Hello", "-o", "a.wav")
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert all(json.loads(line)["event"] for line in out.splitlines())
+        assert err == b""
