@@ -157,6 +157,8 @@ class Session(ABC):
         self._watchers: list[Listener] = []
         self._held: list[UpdateSettings] = []
         self._queued_sent: set[str] = set()
+        self._early: list[Any] | None = []
+        """What there is to say before `SessionStarted`, which comes first; None once that is said."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.context.session_id} {self.state.name} {self.log!r}>"
@@ -177,7 +179,8 @@ class Session(ABC):
         except WavegateError as exc:
             self._break_off(exc)
         except asyncio.CancelledError:
-            self.log.close()
+            # Nobody reads this session's stream any more, but those who watch it are still to be told.
+            self._finish(EndReason.FAILURE, errors.SessionClosed("the client ended its call, or was lost"))
             raise
         except Exception:
             logger.exception("session failed unexpectedly")
@@ -340,8 +343,19 @@ class Session(ABC):
         """Whether the session works on something, so that a silent caller is no idle one."""
 
     def _emit(self, event: Any, audio_s: float = 0.0) -> None:
-        """Put an event on the session's stream, and tell those who watch."""
-        self.log.append(event, self.input_sequence, audio_s)
+        """Put an event on the session's stream, and tell those who watch.
+
+        What is said before the session has started waits until it has; where it never starts, it is dropped.
+        """
+        if isinstance(event, SessionStarted):
+            self.log.append(event, self.input_sequence)
+            early, self._early = self._early or [], None
+            for said in early:
+                self.log.append(said, self.input_sequence)
+        elif self._early is None or isinstance(event, SessionEnded):
+            self.log.append(event, self.input_sequence, audio_s)
+        else:
+            self._early.append(event)
         if self._watchers and isinstance(event, ConnectionChanged | SessionEnded):
             for watcher in list(self._watchers):
                 watcher(event)
@@ -367,6 +381,7 @@ class Session(ABC):
 
     def _started(self) -> SessionStarted:
         bounds = self.context.bounds
+        speaks = self.kind == "tts"
         return SessionStarted(
             session_id=self.session_id,
             audio_format=self.audio_format,
@@ -375,14 +390,13 @@ class Session(ABC):
             limits=SessionLimits(
                 client_idle_timeout_s=bounds.idle_timeout_s,
                 resume_window_s=0.0,
-                max_text_message_chars=bounds.max_text_message_chars,
-                max_buffered_chars=bounds.max_buffered_chars,
-                max_audio_message_bytes=bounds.max_audio_message_bytes,
+                max_text_message_chars=bounds.max_text_message_chars if speaks else 0,
+                max_buffered_chars=bounds.max_buffered_chars if speaks else 0,
+                max_audio_message_bytes=0 if speaks else bounds.max_audio_message_bytes,
                 max_concurrent_sessions=self.context.max_concurrent_sessions,
                 active_sessions=self.context.active_sessions,
             ),
             trace_id=self.context.span.trace_id,
-            input_sequence_acknowledged=self.input_sequence,
         )
 
     def _finish(self, reason: EndReason, error: WavegateError | None) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+MAX_WAITING_EVENTS = 4096
+"""Events other than audio that may wait for a slow reader before the upstream is read no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class EventLog:
         self._lead_s = max_audio_lead_s
         self._entries: deque[Entry] = deque()
         self._waiting_s = 0.0
+        self._waiting_events = 0
         self._played_until = 0.0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -42,10 +46,19 @@ class EventLog:
     def __repr__(self) -> str:
         return f"<EventLog {len(self._entries)} waiting, {self._waiting_s:.2f} s of audio>"
 
+    def __iter__(self) -> Iterator[Any]:
+        """The events that wait to be read, in order."""
+        return (entry.event for entry in self._entries)
+
     @property
     def waiting_audio_s(self) -> float:
         """Playing time of the audio that waits to be read, in seconds."""
         return self._waiting_s
+
+    @property
+    def waiting_events(self) -> int:
+        """How many events other than audio wait to be read."""
+        return self._waiting_events
 
     @property
     def closed(self) -> bool:
@@ -53,7 +66,7 @@ class EventLog:
 
     @property
     def full(self) -> bool:
-        """Whether so much audio waits that the upstream should be read no further."""
+        """Whether so much waits that the upstream should be read no further."""
         return not self._room.is_set()
 
     def append(self, event: Any, acknowledged_input_sequence: int, audio_s: float = 0.0) -> None:
@@ -63,8 +76,9 @@ class EventLog:
         self._entries.append(Entry(event, acknowledged_input_sequence, audio_s))
         if audio_s:
             self._waiting_s += audio_s
-            if self._waiting_s >= self._limit_s:
-                self._room.clear()
+        else:
+            self._waiting_events += 1
+        self._update_room()
         self._wake.set()
 
     def close(self) -> None:
@@ -79,13 +93,13 @@ class EventLog:
         if taken:
             self._entries = deque(e for e in self._entries if not unwanted(e.event))
             self._waiting_s = sum(e.audio_s for e in self._entries)
-            if self._waiting_s < self._limit_s:
-                self._room.set()
+            self._waiting_events = sum(not e.audio_s for e in self._entries)
+            self._update_room()
             self._wake.set()
         return [e.event for e in taken]
 
     async def room(self) -> None:
-        """Wait until less than the limit of audio waits."""
+        """Wait until less than the limit waits."""
         await self._room.wait()
 
     async def next(self) -> Entry | None:
@@ -114,14 +128,21 @@ class EventLog:
                 if self._lead_s is not None:
                     self._played_until = max(self._now(), self._played_until) + entry.audio_s
                 self._waiting_s = max(0.0, self._waiting_s - entry.audio_s)
-                if self._waiting_s < self._limit_s:
-                    self._room.set()
+            else:
+                self._waiting_events -= 1
+            self._update_room()
             return entry
 
     def forget_lead(self) -> None:
         """The listener stopped playing (barge-in): nothing is ahead of it any more."""
         self._played_until = 0.0
         self._wake.set()
+
+    def _update_room(self) -> None:
+        if self._closed or (self._waiting_s < self._limit_s and self._waiting_events < MAX_WAITING_EVENTS):
+            self._room.set()
+        else:
+            self._room.clear()
 
     def _ahead_s(self) -> float:
         return max(0.0, self._played_until - self._now())

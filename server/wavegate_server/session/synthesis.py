@@ -12,6 +12,7 @@ log. Who does what:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Any
@@ -61,6 +62,9 @@ KEEPALIVE_S = 25.0
 """Idle time after which the upstream is told that the session lives; it hangs up after 60 s (tts-ws)."""
 REMEMBERED_IDS = 1024
 """Ended utterances whose late text is still recognised."""
+MAX_UNREAD_EVENTS = 1024
+"""Events other than audio that may wait for the caller to read; then its messages, which make most of them, are
+read no further."""
 
 
 class TtsLink(Link):
@@ -111,6 +115,8 @@ class SynthesisSession(Session):
         self._counter = 0
         self._requests = 0
         self._link: TtsLink | None = None
+        self._upstream = Upstream()
+        """The latest connection, also when it has gone."""
         self._dialling: asyncio.Task[TtsLink] | None = None
         self._redial_at: float | None = None
         self._redial_reason: ConnectionReason | None = ConnectionReason.INITIAL
@@ -145,7 +151,8 @@ class SynthesisSession(Session):
             case CancelUtterance():
                 self._cancel(command, now)
             case ReportPlayback():
-                if (utterance := self._by_id(command.utterance_id)) is not None:
+                known = next((u for u in self._unended() if u.utterance_id == command.utterance_id), None)
+                if (utterance := known) is not None:
                     utterance.playback_s = command.playback_offset_s
                 else:
                     self._unknown(command.utterance_id, "playback")
@@ -156,10 +163,7 @@ class SynthesisSession(Session):
     def _speak(self, command: SpeakText, now: float) -> None:
         utterance_id = command.utterance_id
         utterance = self._open
-        if utterance is not None and utterance_id not in ("", utterance.utterance_id):
-            self._end_text(utterance)
-            utterance = None
-        if utterance is None:
+        if utterance is None or utterance_id not in ("", utterance.utterance_id):
             if utterance_id and (utterance_id in self._over or self._by_id(utterance_id) is not None):
                 self._warn(
                     "STALE_TEXT",
@@ -168,6 +172,8 @@ class SynthesisSession(Session):
                     characters=str(len(command.text)),
                 )
                 return
+            if utterance is not None:
+                self._end_text(utterance)
             utterance = self._new_utterance(utterance_id, command.traceparent, now)
         if command.traceparent and not utterance.traceparent:
             utterance.traceparent = command.traceparent
@@ -211,7 +217,6 @@ class SynthesisSession(Session):
             self.audio_format.sample_rate_hz,
             traceparent=traceparent,
         )
-        self._utterance_count += 1
         self._line.append(utterance)
         self._open = utterance
         return utterance
@@ -236,12 +241,15 @@ class SynthesisSession(Session):
     def _by_id(self, utterance_id: str) -> Utterance | None:
         return next((u for u in self._line if u.utterance_id == utterance_id), None)
 
+    def _unended(self) -> list[Utterance]:
+        """What the caller has not heard the end of: first those that are made, but whose audio still waits for it."""
+        waiting = [e for e in self.log if isinstance(e, AudioProduced | UtteranceCompleted)]
+        unheard = {e.utterance.utterance_id for e in waiting if isinstance(e, AudioProduced)}
+        made = [e.utterance for e in waiting if isinstance(e, UtteranceCompleted)]
+        return [*(u for u in made if u.utterance_id in unheard), *self._line]
+
     def _cancel(self, command: CancelUtterance, now: float) -> None:
-        if command.utterance_id:
-            one = self._by_id(command.utterance_id)
-            chosen = [one] if one is not None else []
-        else:
-            chosen = list(self._line)
+        chosen = [u for u in self._unended() if command.utterance_id in ("", u.utterance_id)]
         if not chosen:
             self._warn(
                 "NOTHING_TO_CANCEL",
@@ -274,7 +282,7 @@ class SynthesisSession(Session):
                     self._redial_reason = ConnectionReason.UTTERANCE_CANCEL
         taken = self.log.take_back(
             lambda e: (
-                (isinstance(e, AudioProduced) and e.utterance is utterance)
+                (isinstance(e, AudioProduced | UtteranceCompleted) and e.utterance is utterance)
                 or (isinstance(e, WordsTimed) and e.utterance_id == utterance.utterance_id)
             )
         )
@@ -290,7 +298,8 @@ class SynthesisSession(Session):
         spoken, remaining, source = utterance.spoken(
             delivered_s if heard_s is None else min(heard_s, delivered_s), total_s
         )
-        self._close_utterance(utterance, now)
+        if not utterance.over:
+            self._close_utterance(utterance, now)
         self._emit(UtteranceCancelled(utterance, method, spoken, remaining, source, discarded / rate))
 
     # -- settings -----------------------------------------------------------------------------------------------
@@ -345,14 +354,19 @@ class SynthesisSession(Session):
             if upstream:
                 utterance.cut_before_waiting()
             touched.append(utterance)
+        in_place = any(u.started for u in touched)
         while self.ledger.pending and self.ledger.pending[0].revision <= until.revision:
             pending = self.ledger.pending[0]
             self._barriers.pop(pending.revision, None)
+            if in_place:
+                pending.fields = tuple(
+                    (name, Mechanism.IN_PLACE if how is Mechanism.NEXT_UTTERANCE else how)
+                    for name, how in pending.fields
+                )
             self._acknowledge(
                 self.ledger.apply(
                     pending,
                     now,
-                    mechanism=Mechanism.IN_PLACE if touched else None,
                     first_utterance_id=touched[0].utterance_id if touched else "",
                     input_sequence=self.input_sequence,
                 )
@@ -494,6 +508,7 @@ class SynthesisSession(Session):
     def _close_utterance(self, utterance: Utterance, now: float) -> None:
         """Take an utterance out of the line, whatever became of it."""
         utterance.over = True
+        self._utterance_count += 1
         utterance.text_ended = True
         utterance.pieces.clear()
         utterance.metrics.ended_at = now
@@ -541,11 +556,13 @@ class SynthesisSession(Session):
         now = self._now()
         failure = self._failure
         # Before `session_started` nothing was begun, and so nothing ends.
-        for utterance in list(self._line) if self.state is not State.CONNECTING else []:
+        if self.state is not State.CONNECTING:
             if failure is None or isinstance(failure, errors.SessionClosed):
-                self._cancel_one(utterance, None, now)
+                for utterance in self._unended():
+                    self._cancel_one(utterance, None, now)
             else:
-                self._fail_utterance(utterance, failure, now)
+                for utterance in list(self._line):
+                    self._fail_utterance(utterance, failure, now)
         self._finish(self._end_reason or EndReason.CLIENT_END, failure)
 
     def _break_off(self, error: WavegateError) -> None:
@@ -687,7 +704,7 @@ class SynthesisSession(Session):
         path = self._path(settings)
         reason = self._redial_reason or ConnectionReason.UPSTREAM_CLOSED
         attempt = self._retry.failures + 1
-        if self.state is not State.CONNECTING:
+        if self.state is State.ACTIVE:
             self.state = State.RECONNECTING
         self._dialling = asyncio.create_task(self._open_link(path, attempt))
         try:
@@ -706,7 +723,7 @@ class SynthesisSession(Session):
         self._redial_at = None
         self._redial_reason = None
         first = self.state is State.CONNECTING
-        self.state = State.ACTIVE
+        self.state = self._settled_state()
         if first:
             self._emit(self._started())
             self._warn_languages(self.ledger.settings)
@@ -757,7 +774,7 @@ class SynthesisSession(Session):
             return
         if self.state is State.CONNECTING:
             raise error
-        self.state = State.ACTIVE
+        self.state = self._settled_state()
         self._redial_at = None
         self._redial_reason = None
         self._retry.delivered()  # the next text has a budget of its own
@@ -765,6 +782,9 @@ class SynthesisSession(Session):
             self._fail_utterance(utterance, error, now)
         if fatal:
             self.fail(error)
+
+    def _settled_state(self) -> State:
+        return State.ACTIVE if self._ending is None else State.DRAINING
 
     def _emit_retry(self, error: WavegateError, delay_s: float) -> None:
         self._emit(
@@ -818,6 +838,7 @@ class SynthesisSession(Session):
         """A connection has gone, or is let go."""
         if self._link is not link:
             return
+        self._upstream = self.upstream()
         self._link = None
         self._to_send.clear()
         self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
@@ -825,7 +846,7 @@ class SynthesisSession(Session):
             ConnectionChanged(
                 ConnectionState.DISCONNECTED,
                 reason,
-                Upstream(link.protocol.upstream_session_id, "", link.endpoint, link.index),
+                self._upstream,
                 close_code=code,
                 cause=error,
             )
@@ -864,16 +885,30 @@ class SynthesisSession(Session):
     def _busy(self) -> bool:
         return any(u.text_ended or u.request is not None for u in self._line) or self.log.waiting_audio_s > 0
 
+    def _emit(self, event: Any, audio_s: float = 0.0) -> None:
+        super()._emit(event, audio_s)
+        if self._unread_events() > MAX_UNREAD_EVENTS:
+            self._room.clear()
+
+    def _unread_events(self) -> int:
+        return self.log.waiting_events + len(self._early or ())
+
     def _update_room(self) -> None:
         bounds = self.context.bounds
         self._buffered_chars = sum(u.waiting_chars for u in self._line)
-        if self._buffered_chars > bounds.max_buffered_chars or len(self._line) > bounds.max_queued_utterances:
+        if (
+            self._buffered_chars > bounds.max_buffered_chars
+            or len(self._line) > bounds.max_queued_utterances
+            or self._unread_events() > MAX_UNREAD_EVENTS
+        ):
             self._room.clear()
         else:
             self._room.set()
 
     def end(self, command: Any) -> None:
         super().end(command)
+        if self.state is not State.CONNECTING:
+            self.state = State.DRAINING
         if self._open is not None:
             self._end_text(self._open)
         self._room.set()
@@ -881,13 +916,17 @@ class SynthesisSession(Session):
             self._dialling.cancel()
 
     def delivered(self, event: Any) -> None:
-        if isinstance(event, AudioProduced) and event.utterance.metrics.first_delivered_at is None:
-            event.utterance.metrics.first_delivered_at = self._now()
+        if isinstance(event, AudioProduced):
+            self.last_activity_at = time.time()
+            if event.utterance.metrics.first_delivered_at is None:
+                event.utterance.metrics.first_delivered_at = self._now()
+        if not self._room.is_set():
+            self._update_room()
 
     def upstream(self) -> Upstream:
         link = self._link
         if link is None:
-            return Upstream(connection_index=max(0, self.connection_index))
+            return self._upstream
         return Upstream(link.protocol.upstream_session_id, "", link.endpoint, link.index)
 
     def usage(self) -> Usage:

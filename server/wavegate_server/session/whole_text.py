@@ -139,10 +139,9 @@ def started_event(context: SessionContext, settings: Settings, audio_format: Aud
             resume_window_s=0.0,
             max_text_message_chars=bounds.max_utterance_chars,
             max_buffered_chars=bounds.max_buffered_chars,
-            max_audio_message_bytes=bounds.max_audio_message_bytes,
+            max_audio_message_bytes=0,
             max_concurrent_sessions=context.max_concurrent_sessions,
             active_sessions=context.active_sessions,
         ),
         trace_id=context.span.trace_id,
-        input_sequence_acknowledged=1,
     )
