@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections import deque
 from typing import Any
 
@@ -15,7 +13,7 @@ from wavegate.speech.v1 import session_service_pb2_grpc as pb_grpc
 from wavegate_server import errors
 from wavegate_server.errors import WavegateError
 from wavegate_server.rpc.convert import control
-from wavegate_server.rpc.convert.common import required_id
+from wavegate_server.rpc.convert.common import page_token, place_of_token, required_id
 from wavegate_server.rpc.gateway import Gateway
 from wavegate_server.rpc.trace import current_call
 from wavegate_server.session.base import Session
@@ -63,14 +61,14 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
 
 
 def _token(session: Session) -> str:
-    return base64.urlsafe_b64encode(f"{session.created_at!r} {session.session_id}".encode()).decode()
+    return page_token("sessions", f"{session.created_at!r} {session.session_id}")
 
 
 def _place(token: str) -> tuple[float, str]:
+    created_at, _, session_id = place_of_token("sessions", token).partition(" ")
     try:
-        created_at, _, session_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
         return float(created_at), session_id
-    except (ValueError, binascii.Error) as exc:
+    except ValueError as exc:
         raise errors.InvalidInput.field("page_token", "is not one that this service gave") from exc
 
 
@@ -85,8 +83,8 @@ class _Control:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._waiting: dict[str, int] = {}
-        """Deltas whose terminal ack is to come, by session."""
+        self._waiting: dict[str, set[str]] = {}
+        """The deltas whose terminal ack is to come, by session. One that came twice has one ack."""
         self._listeners: dict[str, tuple[Session, Any]] = {}
         self._watched: set[str] = set()
         self._input_ended = False
@@ -131,7 +129,7 @@ class _Control:
         if request.watch:
             self._watched.add(session_id)
             session.watch(listener)
-        self._waiting[session_id] = self._waiting.get(session_id, 0) + 1
+        self._waiting.setdefault(session_id, set()).add(update_id)
         session.update_settings(control.update(session, request), listener)
 
     def _listener(self, session: Session) -> Any:
@@ -141,7 +139,7 @@ class _Control:
 
             def listen(event: Any) -> None:
                 if isinstance(event, SettingsAcknowledged) and event.state.terminal:
-                    self._waiting[session_id] = max(0, self._waiting.get(session_id, 0) - 1)
+                    self._waiting.get(session_id, set()).discard(event.update_id)
                 self._put(control.session_event(session, event))
                 if isinstance(event, SessionEnded):
                     self._listeners.pop(session_id, None)

@@ -204,9 +204,15 @@ class _Stream:
     async def _refuse(self, error: WavegateError) -> None:
         """End a call that never became a session: the same last words, then input is read to its end."""
         usage = Usage(0, 0, 0.0, 0, 0, 0.0, None)
-        reason = EndReason.LIMIT if isinstance(error, errors.CapacityError) else EndReason.FAILURE
-        if isinstance(error, errors.GatewayDraining):
-            reason = EndReason.DRAIN
+        match error:
+            case errors.StartTimeout():
+                reason = EndReason.CLIENT_IDLE
+            case errors.CapacityError():
+                reason = EndReason.LIMIT
+            case errors.GatewayDraining():
+                reason = EndReason.DRAIN
+            case _:
+                reason = EndReason.FAILURE
         entry = Entry(SessionEnded(reason, error, usage), self._input_sequence)
         await self._context.write(self._kind.response(entry, 1))
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
@@ -290,6 +292,27 @@ def _update(
     )
 
 
+# -- pages ------------------------------------------------------------------------------------------------------
+
+
+def page_token(kind: str, place: str) -> str:
+    """A page token: where in a list of this kind the next page begins."""
+    return base64.urlsafe_b64encode(f"{kind} {place}".encode()).decode()
+
+
+def place_of_token(kind: str, token: str) -> str:
+    """The place in a token that `page_token` made. Raises `errors.InvalidInput` for any other."""
+    try:
+        found, _, place = (
+            base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode().partition(" ")
+        )
+    except ValueError:
+        found = place = ""
+    if found != kind:
+        raise errors.InvalidInput.field("page_token", "is not one that this service gave")
+    return place
+
+
 # -- ids and labels ---------------------------------------------------------------------------------------------
 
 _ID_RULE = "must be 1 to 128 characters of A-Z a-z 0-9 _ . -"
@@ -330,15 +353,17 @@ def label_violations(labels: Mapping[str, str], path: str) -> list[Violation]:
 
 
 def duration_violations(
-    message: Any, field: str, path: str, *, low_s: float = 0.0, high_s: float = 86_400.0
+    message: Any, field: str, path: str, *, zero: bool = True, high_s: float = math.inf
 ) -> list[Violation]:
-    """What is wrong with an optional Duration field."""
+    """What is wrong with an optional Duration field: negative, zero unless `zero` allows it, or above `high_s`."""
     if not message.HasField(field):
         return []
     value = seconds(getattr(message, field))
-    if low_s <= value <= high_s:
+    if (value > 0 or (zero and value == 0)) and value <= high_s:
         return []
-    return [Violation(f"{path}.{field}", f"must be from {low_s:g} to {high_s:g} seconds, got {value:g}")]
+    bounds = "must not be negative" if zero else "must be more than 0"
+    bounds += f" and at most {high_s:g} seconds" if high_s < math.inf else ""
+    return [Violation(f"{path}.{field}", f"{bounds}, got {value:g} seconds")]
 
 
 # -- events -----------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +75,7 @@ def start(message: pb.StartSynthesis, defaults: Settings, max_buffer_delay_s: fl
     violations += common.id_violations(message.client_session_id, "start.client_session_id")
     violations += common.label_violations(message.labels, "start.labels")
     violations += common.duration_violations(message, "resume_window", "start")
-    violations += common.duration_violations(message, "max_audio_lead", "start", low_s=0.1)
+    violations += common.duration_violations(message, "max_audio_lead", "start", zero=False)
     if violations:
         raise errors.InvalidInput.of(violations)
     return Start(
@@ -125,7 +123,7 @@ def command(request: pb.SynthesizeStreamRequest) -> Any:
         case "start":
             raise errors.MessageOrder("start came a second time; a stream begins once")
         case _:
-            raise errors.MessageOrder("a message without an input: set one of the fields of `input`")
+            raise errors.InvalidInput.field("input", "is required: set one of its fields")
 
 
 def update(message: pb.UpdateSynthesisSettings) -> UpdateSettings:
@@ -324,12 +322,9 @@ def voice(entry: CatalogueVoice) -> pb.Voice:
 
 def token_of_voice(entry: CatalogueVoice) -> str:
     """A page token: the last voice of a page."""
-    return base64.urlsafe_b64encode(entry.voice_id.encode()).decode()
+    return common.page_token("voices", entry.voice_id)
 
 
 def voice_of_token(token: str) -> str:
     """The voice after which a page begins. Raises `errors.InvalidInput`."""
-    try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
-    except (ValueError, binascii.Error) as exc:
-        raise errors.InvalidInput.field("page_token", "is not one that this service gave") from exc
+    return common.place_of_token("voices", token)
