@@ -15,6 +15,8 @@ from wavegate_server.waves import close
 STREAM_SILENCE_S = 5.0
 """An event stream that is silent for longer has stalled (the semantics' stall rule)."""
 MAX_CONNECTIONS = 256
+MAX_LINE_BYTES = 2**22
+"""The longest line of an event stream; over a minute of speech fits in."""
 
 
 class HttpStream:
@@ -25,10 +27,24 @@ class HttpStream:
         self.headers: Mapping[str, str] = response.headers
 
     async def lines(self) -> AsyncGenerator[str, None]:
-        """The response's lines without their ends. Raises errors of `wavegate_server.errors`."""
+        """The response's lines without their ends. Raises errors of `wavegate_server.errors`.
+
+        Lines end as those of an event stream do, at LF or CR LF; other separators may stand in their text.
+        """
+        waiting: list[bytes] = []
+        waiting_bytes = 0
         with _mapped(str(self._response.url)):
-            async for line in self._response.aiter_lines():
-                yield line
+            async for data in self._response.aiter_bytes():
+                first, *rest = data.split(b"\n")
+                waiting.append(first)
+                waiting_bytes += len(first)
+                if waiting_bytes > MAX_LINE_BYTES:
+                    raise errors.UpstreamProtocol(
+                        f"the upstream sent a line of more than {MAX_LINE_BYTES} bytes"
+                    )
+                for after in rest:
+                    yield b"".join(waiting).removesuffix(b"\r").decode(errors="replace")
+                    waiting, waiting_bytes = [after], len(after)
 
 
 class UpstreamHttp:
