@@ -222,7 +222,7 @@ class SttProtocol:
             if isinstance(message, bytes):
                 return self._garbage("a binary frame where text belongs")
             frame = msgspec.json.decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeError):
             return self._garbage("a frame that is not JSON")
         if not isinstance(frame, dict):
             return self._garbage("a frame that is not an object")
