@@ -15,9 +15,11 @@ from wavegate_server.errors import UpstreamError, WavegateError
 
 _GONE = "the upstream no longer serves this model or path; choose a current model (ListVoices names them)"
 
+_BAD_KEY = "the upstream rejected the gateway's API key"
+
 _BY_STATUS: dict[int, tuple[type[UpstreamError], str]] = {
     400: (errors.UpstreamRejected, "the upstream rejected the request"),
-    401: (errors.UpstreamCredential, "the upstream rejected the gateway's API key"),
+    401: (errors.UpstreamCredential, _BAD_KEY),
     403: (errors.UpstreamCredential, "the gateway's API key may not use this model"),
     404: (errors.UpstreamGone, _GONE),
     410: (errors.UpstreamGone, _GONE),
@@ -52,12 +54,13 @@ def from_status(status: int, body: str = "", retry_after: str | None = None) -> 
     if status == 429:
         return errors.UpstreamCapacity(
             f"the upstream account is at its limit (HTTP 429){suffix}",
-            # The documents ask for 500 ms where the response names no time.
-            retry_after_s=0.5 if wait is None else wait,
+            retry_after_s=wait,
             metadata={"http_status": "429"},
         )
     if status in _BY_STATUS:
         kind, text = _BY_STATUS[status]
+        if kind is errors.UpstreamCredential:
+            suffix = ""  # those words may hold the key
         return kind(f"{text} (HTTP {status}){suffix}", http_status=status)
     if 400 <= status < 500:
         return errors.UpstreamRejected(
@@ -76,7 +79,6 @@ def from_close(code: int | None, reason: str = "") -> WavegateError:
     if code == 1008:
         return errors.UpstreamCapacity(
             f"the upstream closed the connection, the account is at its limit (close 1008){said}",
-            retry_after_s=0.5,
             metadata={"close_code": "1008"},
         )
     if code in (1002, 1003, 1007):
@@ -128,17 +130,22 @@ def is_idle_timeout(frame: Mapping[str, Any]) -> bool:
 
 
 def from_error_frame(frame: Mapping[str, Any]) -> WavegateError:
-    """The error of an error frame: a full account, a bad key, a failing upstream or a bad request."""
+    """The error of an error frame: a full account, a bad key, a failing upstream or a bad request.
+
+    A numeric code decides; without one the words do. 404 is about the voice or the model that a message named,
+    so it is the request that is bad; 410 says that something was retired.
+    """
     words = message_of(frame)
-    folded = words.lower()
-    code = error_code_of(frame)
     said = detail(words)
+    code = error_code_of(frame)
+    numeric = code.isdecimal()
+    folded = "" if numeric else f"{words} {code.replace('_', ' ')}".lower()
     if code == "429" or any(w in folded for w in _CAPACITY_WORDS):
-        return errors.UpstreamCapacity(f"the upstream account is at its limit: {said}", retry_after_s=0.5)
+        return errors.UpstreamCapacity(f"the upstream account is at its limit: {said}")
     if code in ("401", "403") or any(w in folded for w in _CREDENTIAL_WORDS):
-        return errors.UpstreamCredential(f"the upstream rejected the gateway's API key: {said}")
-    if code in ("404", "410"):
+        return errors.UpstreamCredential(_BAD_KEY)
+    if code == "410":
         return errors.UpstreamGone(f"{_GONE}: {said}")
-    if (code.isdigit() and int(code) >= 500) or "internal" in folded:
+    if (numeric and int(code) >= 500) or "internal" in folded:
         return errors.UpstreamUnavailable(f"the upstream failed: {said}")
     return errors.UpstreamRejected(f"the upstream rejected the request: {said}")

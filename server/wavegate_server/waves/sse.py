@@ -16,6 +16,7 @@ import pybase64
 from wavegate_server import errors
 from wavegate_server.waves import close
 from wavegate_server.waves.settings import SYNTHESIS, Settings, upstream_values
+from wavegate_server.waves.tts import is_word_time
 
 SSE_PATH = "/waves/v1/tts/live"
 
@@ -84,7 +85,7 @@ class SseReader:
         data, self._data = "\n".join(self._data), []
         try:
             frame = msgspec.json.decode(data)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             raise errors.UpstreamProtocol("the upstream sent an event that is not JSON") from exc
         if not isinstance(frame, dict):
             raise errors.UpstreamProtocol("the upstream sent an event that is not an object")
@@ -96,11 +97,12 @@ class SseReader:
         status = frame.get("status")
         inner = frame.get("data")
         data: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
-        if status == "error" or "error" in frame or (str(status).isdigit() and int(str(status)) >= 400):
+        failed = str(status).isdecimal() and int(str(status)) >= 400
+        if status == "error" or failed or frame.get("error") is not None:
             raise close.from_error_frame(frame)
         if status == "word_timestamp":
             text, start, end = data.get("word"), data.get("start"), data.get("end")
-            if isinstance(text, str) and isinstance(start, int | float) and isinstance(end, int | float):
+            if isinstance(text, str) and is_word_time(start) and is_word_time(end):
                 return [Word(text, start, max(start, end))]
             return []
         out: list[SseEvent] = []

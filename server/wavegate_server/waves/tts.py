@@ -313,7 +313,7 @@ class TtsProtocol:
             return self._word(frame, now)
         if status == "complete":
             return self._complete(frame, now)
-        if status == "error" or (status is None and ("error" in frame)):
+        if status == "error" or (status is None and frame.get("error") is not None):
             return self._error(frame)
         self.counters.unknown_frames += 1
         return []

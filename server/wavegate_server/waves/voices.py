@@ -10,6 +10,7 @@ import msgspec
 
 from wavegate_server import errors
 from wavegate_server.waves.languages import TTS_CODES, to_upstream
+from wavegate_server.waves.settings import canonical_tts_model
 
 VOICES_PATH = "/waves/v1/lightning-v3.1/get_voices"
 
@@ -77,12 +78,12 @@ def parse(raw: bytes) -> tuple[CatalogueVoice, ...]:
     """Read the catalogue's answer. Raises `errors.UpstreamProtocol`."""
     try:
         answer = msgspec.json.decode(raw)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise errors.UpstreamProtocol("the upstream's voice catalogue is not JSON") from exc
     voices = answer.get("voices") if isinstance(answer, dict) else None
     if not isinstance(voices, list):
         raise errors.UpstreamProtocol("the upstream's voice catalogue has no list of voices")
-    return tuple(_voice(v) for v in voices if isinstance(v, dict) and isinstance(v.get("voiceId"), str))
+    return tuple(_voice(v) for v in voices if isinstance(v, dict) and _text(v.get("voiceId")))
 
 
 def _voice(entry: Mapping[str, Any]) -> CatalogueVoice:
@@ -92,12 +93,16 @@ def _voice(entry: Mapping[str, Any]) -> CatalogueVoice:
     models = entry.get("models", entry.get("model"))
     return CatalogueVoice(
         entry["voiceId"],
-        str(entry.get("displayName") or entry["voiceId"]),
-        _values(models),
+        _text(entry.get("displayName")) or entry["voiceId"],
+        tuple(canonical_tts_model(m) for m in _values(models)),
         codes,
         {k: v for k, v in tags.items() if v and k != "language"},
         not codes or not _WORD_TIMING_LANGUAGES.isdisjoint(codes),
     )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _values(value: Any) -> tuple[str, ...]:
