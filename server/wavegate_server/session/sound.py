@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import audioop
+import warnings
 
 from wavegate_server.audio import AudioFormat, Encoding
+
+with warnings.catch_warnings():
+    # Gone from the standard library with Python 3.13; there `audioop-lts` brings the same module.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
 
 SILENCE_S = 0.1
 LOUD_RMS = 655
