@@ -121,7 +121,7 @@ def _open(file: BinaryIO, name: str, audio_format: AudioFormat) -> AudioSource:
         return _RawFile(file)
     audio_format = _complete(audio_format)
     try:
-        decoder = soundfile.SoundFile(file)
+        decoder = _Decoder(file)
     except soundfile.LibsndfileError as exc:
         raise AudioFileError(f"{name} is no audio file that can be read: {exc.error_string}") from exc
     if decoder.frames == 0:
@@ -129,7 +129,18 @@ def _open(file: BinaryIO, name: str, audio_format: AudioFormat) -> AudioSource:
     return AudioSource(_decoded(decoder, name), decoder.samplerate, audio_format, file)
 
 
-def _decoded(decoder: Any, name: str) -> Iterator[Samples]:
+class _Decoder(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
+    """A file that is read from its beginning to its end.
+
+    Between two reads soundfile seeks to where it is already, if it can, and every seek damages what an MP3 decoder
+    gives next.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _decoded(decoder: _Decoder, name: str) -> Iterator[Samples]:
     block_frames = max(1, int(decoder.samplerate * _BLOCK_S))
     while True:
         try:

@@ -146,6 +146,15 @@ class TestFiles:
         soundfile.write(tmp_path / "a.wav", original, 16000)
         assert np.array_equal(decode(tmp_path / "a.wav", 16000), original)
 
+    @pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.flac"])
+    def test_reading_in_blocks_is_reading_the_whole(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        noise = np.random.default_rng(7).normal(0, 0.1, 48000)
+        soundfile.write(path, noise, 24000)
+        whole, _ = soundfile.read(path, dtype="float32")
+        expected = np.frombuffer(encode(whole, "LINEAR16"), "<i2").astype(int)
+        assert np.max(np.abs(decode(path, 24000) - expected)) <= 1, "but for rounding"
+
     @pytest.mark.parametrize("encoding", ["LINEAR16", "LINEAR32", "MULAW", "ALAW"])
     def test_goes_into_every_raw_encoding(self, tmp_path: Path, encoding: AudioEncoding) -> None:
         soundfile.write(tmp_path / "a.wav", tone(24000), 24000)
