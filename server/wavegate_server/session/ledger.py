@@ -4,9 +4,10 @@ Pure: no clock, no loop. The session decides *when* a waiting delta is applied (
 speech, a new connection); the ledger decides *whether*, and keeps the count:
 
 - A revision is given out when a delta is accepted, so deltas form one line. `revision` and `settings` are in
-  force; `latest_revision` and `latest` are what the newest accepted delta will bring.
+  force, and so are those in an ack; `latest_revision` and `latest` are what the newest accepted delta will bring.
 - `expected_revision` is compared with `latest_revision`: a writer that has not seen a waiting delta loses.
-- A delta that changes nothing is APPLIED at once and takes no revision.
+- A delta that changes neither what is in force nor what waits is APPLIED at once and takes no revision.
+- A delta that falls out of the line (superseded, or refused by the upstream) leaves no gap in the count.
 - Each delta gets at most one QUEUED and exactly one terminal ack. An `update_id` that comes again is not
   applied again.
 """
@@ -151,19 +152,20 @@ class SettingsLedger:
                     AckState.VALIDATED,
                     mechanism,
                     fields,
-                    settings_revision=self.latest_revision,
+                    settings_revision=self.revision,
                     settings=merged,
                 )
             )
-        if mechanism is Mechanism.NO_CHANGE:
+        pulls = update.policy is ApplyPolicy.IMMEDIATE and bool(self.pending)
+        if mechanism is Mechanism.NO_CHANGE and not pulls:
             return self.finish(
                 SettingsAcknowledged(
                     update.update_id,
                     AckState.APPLIED,
                     mechanism,
                     fields,
-                    settings_revision=self.latest_revision,
-                    settings=self.latest,
+                    settings_revision=self.revision,
+                    settings=self.settings,
                     applied_after_input_sequence=input_sequence,
                     apply_duration_s=0.0,
                 )
@@ -183,8 +185,8 @@ class SettingsLedger:
             AckState.QUEUED,
             strongest(pending.fields),
             pending.fields,
-            settings_revision=pending.revision,
-            settings=pending.settings,
+            settings_revision=self.revision,
+            settings=self.settings,
         )
 
     def apply(
@@ -192,31 +194,24 @@ class SettingsLedger:
         pending: Pending,
         now: float,
         *,
-        mechanism: Mechanism | None = None,
         first_utterance_id: str = "",
         audio_offset_s: float | None = None,
         input_sequence: int | None = None,
     ) -> SettingsAcknowledged:
         """Put a delta in force. It must be the first in line.
 
-        `mechanism` replaces that of the fields which changed, where the way differs from what was foreseen.
+        `input_sequence` is the last input that the old settings governed; None: the newest one when it came.
         """
         if self.pending.pop(0) is not pending:
             raise AssertionError("deltas apply in the order in which they came")
         self.settings = pending.settings
         self.revision = pending.revision
-        fields = pending.fields
-        if mechanism is not None:
-            fields = tuple(
-                (n, how if how is Mechanism.NO_CHANGE or how.value > mechanism.value else mechanism)
-                for n, how in fields
-            )
         return self.finish(
             SettingsAcknowledged(
                 pending.update.update_id,
                 AckState.APPLIED,
-                strongest(fields),
-                fields,
+                strongest(pending.fields),
+                pending.fields,
                 settings_revision=self.revision,
                 settings=self.settings,
                 first_utterance_id=first_utterance_id,
@@ -230,56 +225,52 @@ class SettingsLedger:
 
     def supersede(self, newer: Pending, eligible: Callable[[Pending], bool]) -> list[SettingsAcknowledged]:
         """Take out of the line what `newer` sets anew entirely, where `eligible` agrees. Call before `accept`."""
-        acks: list[SettingsAcknowledged] = []
-        kept: list[Pending] = []
-        for old in self.pending:
-            if old.changed <= {*newer.update.delta, *newer.update.reset} and eligible(old):
-                acks.append(
-                    self.finish(
-                        SettingsAcknowledged(
-                            old.update.update_id,
-                            AckState.SUPERSEDED,
-                            strongest(old.fields),
-                            old.fields,
-                            settings_revision=old.revision,
-                            settings=self.latest,
-                        )
-                    )
-                )
-            else:
-                kept.append(old)
-        self.pending = kept
-        return acks
+        anew = {*newer.update.delta, *newer.update.reset}
+        out = [old for old in self.pending if old.changed <= anew and eligible(old)]
+        self._without(out)
+        newer.revision = self.latest_revision + 1
+        return [self._fallen_out(old, AckState.SUPERSEDED) for old in out]
 
     def reject(self, pending: Pending, error: errors.WavegateError) -> list[SettingsAcknowledged]:
-        """Take a delta back out of the line: the upstream refused it. Later ones are folded anew without it, and
-        take its place in the count."""
-        self.pending.remove(pending)
-        self.latest, self.latest_revision = self.settings, self.revision
-        for other in self.pending:
-            other.settings = merge(self.latest, other.update.delta, other.update.reset, self.defaults)
-            self.latest = other.settings
-            self.latest_revision += 1
-            other.revision = self.latest_revision
+        """Take a delta back out of the line: the upstream refused it."""
+        self._without([pending])
         return [self._rejected(pending.update, error, pending.fields)]
 
     def session_ended(self) -> list[SettingsAcknowledged]:
         """Terminal acks for all that still waits."""
-        acks = [
-            self.finish(
-                SettingsAcknowledged(
-                    p.update.update_id, AckState.SESSION_ENDED, strongest(p.fields), p.fields, self.revision
-                )
+        out = self.pending
+        self._without(out)
+        return [self._fallen_out(p, AckState.SESSION_ENDED) for p in out]
+
+    def _without(self, out: list[Pending]) -> None:
+        """Take deltas out of the line. Those behind them are folded anew, and take their places in the count."""
+        self.pending = [p for p in self.pending if p not in out]
+        self.latest, self.latest_revision = self.settings, self.revision
+        for pending in self.pending:
+            update = pending.update
+            pending.settings = merge(self.latest, update.delta, update.reset, self.defaults)
+            self.latest = pending.settings
+            self.latest_revision += 1
+            pending.revision = self.latest_revision
+
+    def _fallen_out(self, pending: Pending, state: AckState) -> SettingsAcknowledged:
+        return self.finish(
+            SettingsAcknowledged(
+                pending.update.update_id,
+                state,
+                strongest(pending.fields),
+                pending.fields,
+                settings_revision=self.revision,
+                settings=self.settings,
             )
-            for p in self.pending
-        ]
-        self.pending = []
-        return acks
+        )
 
     def _how(self, field: Field, merged: Settings) -> Mechanism:
-        if self.latest.get(field.name) == merged.get(field.name):
-            return Mechanism.NO_CHANGE
-        return self._mechanism(field, self.latest, merged)
+        # What a waiting delta already brings is no change to the line, but it is one to what is in force.
+        for before in (self.latest, self.settings):
+            if before.get(field.name) != merged.get(field.name):
+                return self._mechanism(field, before, merged)
+        return Mechanism.NO_CHANGE
 
     def _rejected(
         self,
