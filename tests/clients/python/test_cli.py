@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -10,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,25 +31,10 @@ from tests.clients.python.fake_gateway import FakeGateway, audio_of, status, tex
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
-    """A fake gateway in a thread of its own, as WAVEGATE_TARGET."""
-    ready: asyncio.Queue[FakeGateway] = asyncio.Queue()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with fake_gateway.serve() as gateway:
-            ready.put_nowait(gateway)
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    gateway = asyncio.run_coroutine_threadsafe(ready.get(), loop).result(timeout=10)
-    monkeypatch.setenv("WAVEGATE_TARGET", gateway.target)
-    yield gateway
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=10)
-    loop.close()
+def gateway(nowhere: Path, threaded_gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
+    """A fake gateway, as WAVEGATE_TARGET."""
+    monkeypatch.setenv("WAVEGATE_TARGET", threaded_gateway.target)
+    return threaded_gateway
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import subprocess
 import sys
@@ -14,28 +13,12 @@ import pytest
 import wavegate
 from wavegate import control, errors, sync, synthesis, transcription
 
-from tests.clients.python import fake_gateway
 from tests.clients.python.fake_gateway import FakeGateway, text_of
 
 
 @pytest.fixture
-def gateway() -> Iterator[FakeGateway]:
-    """A fake gateway in a thread of its own."""
-    ready: asyncio.Queue[FakeGateway] = asyncio.Queue()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with fake_gateway.serve() as gateway:
-            ready.put_nowait(gateway)
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    yield asyncio.run_coroutine_threadsafe(ready.get(), loop).result(timeout=10)
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=10)
-    loop.close()
+def gateway(threaded_gateway: FakeGateway) -> FakeGateway:
+    return threaded_gateway
 
 
 @pytest.fixture
