@@ -66,7 +66,8 @@ class Caller:
         self._tasks = [asyncio.create_task(self.session.run()), asyncio.create_task(self._read())]
 
     async def _read(self) -> None:
-        while (entry := await self.session.log.next()) is not None:
+        while (numbered := await self.session.log.next()) is not None:
+            entry = numbered[1]
             self.events.append(entry.event)
             self.times.append(asyncio.get_running_loop().time())
             self.session.delivered(entry.event)

@@ -16,6 +16,7 @@ How a call ends (each point learnt the hard way, see docs/architecture.md):
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,17 +27,22 @@ import grpc.aio
 from wavegate_server import errors
 from wavegate_server.errors import WavegateError
 from wavegate_server.rpc import status
+from wavegate_server.rpc.convert import common
 from wavegate_server.rpc.gateway import Gateway
 from wavegate_server.rpc.trace import current_call
 from wavegate_server.session.base import Session
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.events import EndReason, EndSession, SessionEnded, Usage
-from wavegate_server.session.log import Entry
+from wavegate_server.session.log import Detached, Entry
 from wavegate_server.telemetry import logs, names
 from wavegate_server.waves.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 GRACE_S = 0.06
 """A cancel shows itself at most 50 ms after it looked like an end of input (measured on grpcio 1.85)."""
+_cutting: set[asyncio.Future[None]] = set()
+"""Sessions on their way out, held so that their tasks are not collected."""
 DRAIN_S = 1.0
 """How long input is read on after `session_ended`, so that the status arrives."""
 
@@ -50,6 +56,8 @@ class Kind:
     `wavegate_server.errors`.
     """
 
+    name: str
+    """The sessions' own `kind`."""
     open: Callable[[Any, SessionContext], Session]
     command: Callable[[Any], Any]
     response: Callable[[Entry, int], Any]
@@ -79,50 +87,102 @@ class _Stream:
         self._sequence = 0
         self._input_sequence = 0
         self._broken: BaseException | None = None
+        self._driver: asyncio.Task[None] | None = None
+        self._reader = 0
+        """Token of the session's log."""
+        self._taken_over = False
+        """Whether another call has resumed the session."""
+        self._resumed_after: int | None = None
+        """Number of the last event that a resuming caller had."""
+        self._repeated_until = 0
+        """Input up to this number was kept before the call, so that a repetition of it is dropped."""
 
     async def run(self) -> WavegateError | None:
         """Serve the call; the error that it ends with."""
-        call = current_call()
-        gateway = self._gateway
         try:
             start = await self._read_start()
-            active = gateway.registry.admit(call.caller)
+            session = self._resume(start) if start.resume_session_id else self._open(start)
         except WavegateError as exc:
             await self._refuse(exc)
             return exc
+        call = current_call()
+        call.span.set({names.SESSION_ID: session.session_id})
+        logs.bind(**{names.LOG_SESSION_ID: session.session_id})
+        if self._driver is None:
+            self._driver = session.start()
+            self._driver.add_done_callback(lambda _: self._gateway.registry.leave(call.caller))
+        lost = True
         try:
-            session_id = new_session_id()
-            try:
-                session = self._kind.open(
-                    start,
-                    SessionContext(
-                        session_id=session_id,
-                        caller=call.caller,
-                        target=gateway.target,
-                        dialer=gateway.dialer,
-                        bounds=gateway.bounds,
-                        labels=dict(start.labels),
-                        client_session_id=start.client_session_id,
-                        defaults=self._kind.defaults,
-                        telemetry=gateway.telemetry,
-                        span=call.span,
-                        max_concurrent_sessions=gateway.registry.max_sessions_per_caller,
-                        active_sessions=active,
-                    ),
-                )
-            except WavegateError as exc:
-                await self._refuse(exc)
-                return exc
-            call.span.set({names.SESSION_ID: session_id})
-            logs.bind(**{names.LOG_SESSION_ID: session_id})
-            session.input_sequence = self._input_sequence
-            gateway.registry.add(session)
-            try:
-                return await self._serve(session, call.span.trace_id)
-            finally:
-                gateway.registry.remove(session)
+            error = await self._serve(session, call.span.trace_id)
+            lost = self._broken is not None
+            if self._broken is not None:
+                raise self._broken
+            return error
         finally:
+            if not self._taken_over:
+                await self._let_go(session, lost=lost)
+
+    def _open(self, start: Any) -> Session:
+        """A new session. Raises errors of `wavegate_server.errors`."""
+        call, gateway = current_call(), self._gateway
+        active = gateway.registry.admit(call.caller)
+        try:
+            session = self._kind.open(
+                start,
+                SessionContext(
+                    session_id=new_session_id(),
+                    caller=call.caller,
+                    target=gateway.target,
+                    dialer=gateway.dialer,
+                    bounds=gateway.bounds,
+                    labels=dict(start.labels),
+                    client_session_id=start.client_session_id,
+                    defaults=self._kind.defaults,
+                    telemetry=gateway.telemetry,
+                    span=call.span,
+                    max_concurrent_sessions=gateway.registry.max_sessions_per_caller,
+                    active_sessions=active,
+                ),
+            )
+        except BaseException:
             gateway.registry.leave(call.caller)
+            raise
+        session.input_sequence = self._input_sequence
+        session.grant_resume(common.seconds(start.resume_window))
+        gateway.registry.add(session)
+        self._reader = session.log.attach()
+        return session
+
+    def _resume(self, start: Any) -> Session:
+        """A session that lost its call, or has another one. Raises errors of `wavegate_server.errors`."""
+        common.required_id(start.resume_session_id, "start.resume_session_id")
+        if start.last_received_sequence < 0:
+            raise errors.InvalidInput.field("start.last_received_sequence", "must not be negative")
+        call = current_call()
+        session = self._gateway.registry.resumable(start.resume_session_id, call.caller, self._kind.name)
+        session.reattach(start.last_received_sequence)
+        self._reader = session.log.attach()
+        self._driver = session.driver
+        self._input_sequence = self._repeated_until = session.input_sequence
+        self._resumed_after = start.last_received_sequence
+        return session
+
+    async def _let_go(self, session: Session, *, lost: bool) -> None:
+        """The call is over. A session that may be resumed waits for that; any other one ends here."""
+        registry = self._gateway.registry
+        if lost and session.resume_window_s and not session.discarding:
+            loop = asyncio.get_running_loop()
+
+            def expired() -> None:
+                registry.remove(session)
+                tasks = asyncio.ensure_future(session.cut(), loop=loop)
+                _cutting.add(tasks)
+                tasks.add_done_callback(_cutting.discard)
+
+            session.detach(expired)
+            return
+        registry.remove(session)
+        await session.cut()
 
     async def _read_start(self) -> Any:
         timeout_s = self._gateway.start_timeout_s
@@ -155,18 +215,18 @@ class _Stream:
         await self._context.send_initial_metadata(
             (("wavegate-session-id", session.session_id), ("wavegate-trace-id", trace_id))
         )
-        async with asyncio.TaskGroup() as tasks:
-            driver = tasks.create_task(session.run(), name=f"drive {session.session_id}")
-            reader = tasks.create_task(self._read(session), name=f"read {session.session_id}")
-            await self._write(session)
+        reader = asyncio.create_task(self._read(session), name=f"read {session.session_id}")
+        try:
+            await self._write(session, trace_id)
             if self._broken is None:
                 await asyncio.wait({reader}, timeout=DRAIN_S)
-            else:
-                driver.cancel()
+        finally:
             reader.cancel()
-        if self._broken is not None:
-            raise self._broken
-        assert session.ended is not None  # the log closes with it
+            await asyncio.wait({reader})
+        if self._taken_over:
+            return errors.SessionTakenOver("another call has resumed this session")
+        if session.ended is None:
+            return None  # broken; `run` says so
         return session.ended.error
 
     async def _read(self, session: Session) -> None:
@@ -174,30 +234,51 @@ class _Stream:
         context = self._context
         ended_by_message = False
         while True:
-            await session.ready()
+            if not self._taken_over:
+                await session.ready()
             try:
                 request = await context.read()
                 if request is grpc.aio.EOF:
                     break
+                if self._taken_over or 0 < request.input_sequence <= self._repeated_until:
+                    continue  # of another call by now; or kept already, and sent again by a resuming caller
                 sequence = self._count(request)
                 if session.ended is None:
                     command = self._kind.command(request)
                     ended_by_message = ended_by_message or isinstance(command, EndSession)
                     session.submit(command, sequence)
             except WavegateError as exc:
-                session.fail(exc)
+                if not self._taken_over:
+                    session.fail(exc)
+            except (grpc.aio.InternalError, grpc.aio.UsageError):
+                return  # the connection has gone; the handler is told in its own way
+            except Exception as exc:
+                logger.exception("a request could not be processed")
+                session.fail(status.as_error(exc))
+                return
         if not ended_by_message and session.ended is None:
             await asyncio.sleep(GRACE_S)
-            session.submit(EndSession(by_half_close=True), self._input_sequence)
+            if not self._taken_over:
+                session.submit(EndSession(by_half_close=True), self._input_sequence)
 
-    async def _write(self, session: Session) -> None:
-        """Write what the session says until it has said its last."""
+    async def _write(self, session: Session, trace_id: str) -> None:
+        """Write what the session says until it has said its last, or another call goes on with it."""
         write, response, log = self._context.write, self._kind.response, session.log
         try:
-            while (entry := await log.next()) is not None:
-                self._sequence += 1
-                await write(response(entry, self._sequence))
-                session.delivered(entry.event)
+            if self._resumed_after is not None:
+                entry = Entry(session.resumed_event(trace_id), session.input_sequence)
+                await write(response(entry, self._resumed_after))
+                self._sequence = self._resumed_after
+            try:
+                while (numbered := await log.next(self._reader)) is not None:
+                    self._sequence, entry = numbered
+                    await write(response(entry, self._sequence))
+                    session.delivered(entry.event)
+            except Detached:
+                self._taken_over = True
+                error = errors.SessionTakenOver("another call has resumed this session")
+                last = SessionEnded(EndReason.TAKEN_OVER, error, session.usage())
+                await write(response(Entry(last, session.input_sequence), self._sequence + 1))
         except (grpc.aio.InternalError, grpc.aio.UsageError) as exc:
             self._broken = exc  # the connection has gone; a cancel would have come next
 

@@ -35,7 +35,7 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
         self._http = http
         self._catalogue = catalogue
         self._defaults = {**tts.defaults(gateway.target.tts_mode), **gateway.synthesis_defaults}
-        self._kind = stream.Kind(self._open, convert.command, convert.response, self._defaults)
+        self._kind = stream.Kind("tts", self._open, convert.command, convert.response, self._defaults)
 
     async def SynthesizeStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
         await stream.serve(self._gateway, self._kind, context)

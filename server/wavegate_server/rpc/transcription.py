@@ -27,7 +27,7 @@ class TranscriptionServicer(pb_grpc.TranscriptionServiceServicer):
         self._gateway = gateway
         self._http = http
         self._defaults = {**DEFAULTS, **gateway.transcription_defaults}
-        self._kind = stream.Kind(self._open, convert.command, convert.response, self._defaults)
+        self._kind = stream.Kind("stt", self._open, convert.command, convert.response, self._defaults)
 
     async def TranscribeStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
         await stream.serve(self._gateway, self._kind, context)

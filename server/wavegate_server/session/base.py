@@ -12,6 +12,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -157,6 +158,12 @@ class Session(ABC):
         self._watchers: list[Listener] = []
         self._held: list[UpdateSettings] = []
         self._queued_sent: set[str] = set()
+        self.resume_window_s = 0.0
+        """How long a lost call leaves the session detached; 0: its end is the session's."""
+        self._driver: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self.detached = False
+        """Whether no call is attached, and one may still come."""
         self._early: list[Any] | None = []
         """What there is to say before `SessionStarted`, which comes first; None once that is said."""
 
@@ -168,6 +175,59 @@ class Session(ABC):
         return self.context.session_id
 
     # -- for servicers ----------------------------------------------------------------------------------------
+
+    def grant_resume(self, wanted_s: float) -> None:
+        """Let the session outlive a lost call, for as long as was asked and is allowed. Before `start`."""
+        self.resume_window_s = min(max(0.0, wanted_s), self.context.bounds.max_resume_window_s)
+        if self.resume_window_s:
+            self.log.keep()
+
+    @property
+    def driver(self) -> asyncio.Task[None] | None:
+        """The task that drives the session; None before `start`."""
+        return self._driver
+
+    @property
+    def discarding(self) -> bool:
+        """Whether the caller gave up what is pending: such a session is never resumed."""
+        return self._ending is not None and self._ending.discard
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to drive the session, in a task of its own: the session may outlive the call that opened it."""
+        self._driver = asyncio.create_task(self.run(), name=f"drive {self.session_id}")
+        return self._driver
+
+    async def cut(self) -> None:
+        """End at once, without a word to the caller: it has gone. The upstream is cut."""
+        if self._driver is not None:
+            self._driver.cancel()
+            await asyncio.wait({self._driver})
+
+    def detach(self, expired: Callable[[], None]) -> None:
+        """The caller's call was lost. `expired` is called if nobody resumes the session in its window."""
+        self.detached = True
+        self._expiry = asyncio.get_running_loop().call_later(self.resume_window_s, expired)
+
+    def reattach(self, last_received_sequence: int) -> None:
+        """A caller takes the session up again, after event number `last_received_sequence`.
+
+        Raises `errors.ResumeGap` where it missed more than is still held.
+        """
+        self.log.rewind(last_received_sequence)
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        self.detached = False
+        self._heard_at = self._now()
+
+    def resumed_event(self, trace_id: str) -> SessionStarted:
+        """The first event of a call that resumes the session."""
+        return replace(
+            self._started(),
+            resumed=True,
+            trace_id=trace_id,
+            input_sequence_acknowledged=self.input_sequence,
+        )
 
     async def run(self) -> None:
         """Drive the session to its end. Returns normally, also when the session failed.
@@ -389,7 +449,7 @@ class Session(ABC):
             settings_revision=self.ledger.revision,
             limits=SessionLimits(
                 client_idle_timeout_s=bounds.idle_timeout_s,
-                resume_window_s=0.0,
+                resume_window_s=self.resume_window_s,
                 max_text_message_chars=bounds.max_text_message_chars if speaks else 0,
                 max_buffered_chars=bounds.max_buffered_chars if speaks else 0,
                 max_audio_message_bytes=0 if speaks else bounds.max_audio_message_bytes,

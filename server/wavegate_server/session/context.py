@@ -25,6 +25,7 @@ class Bounds:
     audio_history_s: float = 30.0
     max_waiting_audio_s: float = 2.0
     max_queue_wait_s: float = 2.0
+    max_resume_window_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

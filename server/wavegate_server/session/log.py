@@ -3,6 +3,9 @@
 Events leave in the order in which they were appended, and get their number when they leave, so that audio of
 a cancelled utterance can be taken back while it waits. What waits is bounded by its playing time: `room`
 holds the producer (and so the upstream) until the caller has read on.
+
+One reader at a time: `attach` makes the one before it stop. Of a session that can be resumed the newest delivered
+events are kept, so that a caller that lost its call hears what it missed, under the old numbers.
 """
 
 from __future__ import annotations
@@ -13,8 +16,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from wavegate_server import errors
+
 MAX_WAITING_EVENTS = 4096
 """Events other than audio that may wait for a slow reader before the upstream is read no further."""
+
+
+KEPT_BYTES = 8 * 2**20
+"""How much of what was delivered is kept for a resuming caller: twice what a client's HTTP/2 window was measured to
+hold unread (4 MiB)."""
+ENTRY_BYTES = 256
+"""What an event without audio counts for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +38,12 @@ class Entry:
     audio_s: float = 0.0
 
 
+class Detached(Exception):
+    """Raised by `next` for a reader whose place another one has taken."""
+
+
 class EventLog:
-    """A single-reader log. All methods are called from one loop."""
+    """A log with one reader at a time. All methods are called from one loop."""
 
     def __init__(self, max_waiting_audio_s: float, max_audio_lead_s: float | None = None) -> None:
         """`max_waiting_audio_s`: playing time that may wait for a slow reader. `max_audio_lead_s`: deliver at
@@ -42,6 +58,14 @@ class EventLog:
         self._room = asyncio.Event()
         self._room.set()
         self._closed = False
+        self._reader = 0
+        self._kept: deque[tuple[Entry, int]] | None = None
+        """Delivered entries and their sizes, oldest first; None where nothing has to be kept."""
+        self._kept_bytes = 0
+        self._behind = 0
+        """How many of the kept entries are to be delivered again."""
+        self.sequence = 0
+        """Number of the newest event that was delivered."""
 
     def __repr__(self) -> str:
         return f"<EventLog {len(self._entries)} waiting, {self._waiting_s:.2f} s of audio>"
@@ -68,6 +92,29 @@ class EventLog:
     def full(self) -> bool:
         """Whether so much waits that the upstream should be read no further."""
         return not self._room.is_set()
+
+    def keep(self) -> None:
+        """Keep what is delivered from now on, for `rewind`."""
+        self._kept = deque()
+
+    def attach(self) -> int:
+        """Become the reader: a token for `next`. The reader before gets `Detached`."""
+        self._reader += 1
+        self._wake.set()
+        return self._reader
+
+    def rewind(self, sequence: int) -> None:
+        """Deliver everything after event number `sequence` again. Raises `errors.ResumeGap`."""
+        missed = self.sequence - sequence
+        kept = self._kept or ()
+        if missed < 0 or missed > len(kept):
+            oldest = self.sequence - len(kept)
+            raise errors.ResumeGap(
+                f"the newest event is {self.sequence}, and what came after {oldest} is still held, "
+                f"so the stream cannot go on after {sequence}; open a new session"
+            )
+        self._behind = missed
+        self._wake.set()
 
     def append(self, event: Any, acknowledged_input_sequence: int, audio_s: float = 0.0) -> None:
         """Add an event; ignored once the log is closed."""
@@ -102,9 +149,19 @@ class EventLog:
         """Wait until less than the limit waits."""
         await self._room.wait()
 
-    async def next(self) -> Entry | None:
-        """The next event to deliver; None when the log is closed and empty. Cancelling loses nothing."""
+    async def next(self, reader: int = 0) -> tuple[int, Entry] | None:
+        """The number and the event to deliver next; None when the log is closed and empty.
+
+        Raises `Detached` where `reader` is not the newest token of `attach`. Cancelling loses nothing.
+        """
         while True:
+            if reader != self._reader:
+                raise Detached
+            if self._behind and self._kept is not None:
+                number = self.sequence - self._behind + 1
+                entry = self._kept[-self._behind][0]
+                self._behind -= 1
+                return number, entry
             if not self._entries:
                 if self._closed:
                     return None
@@ -127,11 +184,24 @@ class EventLog:
             if entry.audio_s:
                 if self._lead_s is not None:
                     self._played_until = max(self._now(), self._played_until) + entry.audio_s
-                self._waiting_s = max(0.0, self._waiting_s - entry.audio_s)
+                # The last piece takes all that is left along: sums of floats do not come back to zero.
+                is_last = len(self._entries) == self._waiting_events
+                self._waiting_s = 0.0 if is_last else self._waiting_s - entry.audio_s
             else:
                 self._waiting_events -= 1
             self._update_room()
-            return entry
+            self.sequence += 1
+            if self._kept is not None:
+                self._keep(entry)
+            return self.sequence, entry
+
+    def _keep(self, entry: Entry) -> None:
+        assert self._kept is not None
+        size = ENTRY_BYTES + len(getattr(entry.event, "audio", b""))
+        self._kept.append((entry, size))
+        self._kept_bytes += size
+        while self._kept_bytes > KEPT_BYTES:
+            self._kept_bytes -= self._kept.popleft()[1]
 
     def forget_lead(self) -> None:
         """The listener stopped playing (barge-in): nothing is ahead of it any more."""

@@ -71,6 +71,19 @@ class Registry:
             raise errors.SessionNotFound(f"there is no live session {session_id!r}")
         return session
 
+    def resumable(self, session_id: str, caller: str, kind: str) -> Session:
+        """A session of `caller` and of this kind that a call may take up, ended or not as long as somebody may still
+        want to hear of it. Raises `SessionNotFound`."""
+        session = self._sessions.get(session_id)
+        if (
+            session is None
+            or session.context.caller != caller
+            or session.kind != kind
+            or not session.resume_window_s
+        ):
+            raise errors.SessionNotFound(f"there is no session {session_id!r} to resume")
+        return session
+
     def of_caller(self, caller: str, labels: Mapping[str, str]) -> list[Session]:
         """The caller's live sessions that carry all of `labels`, oldest first."""
         return [

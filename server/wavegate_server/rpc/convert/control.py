@@ -7,7 +7,7 @@ from typing import Any
 from wavegate.speech.v1 import session_service_pb2 as pb
 
 from wavegate_server.rpc.convert import common
-from wavegate_server.session.base import Session
+from wavegate_server.session.base import Session, State
 from wavegate_server.session.events import (
     ConnectionChanged,
     SessionEnded,
@@ -21,7 +21,7 @@ def session(live: Session) -> pb.Session:
     """A live session as the contract shows it."""
     return pb.Session(
         session_id=live.session_id,
-        state=f"STATE_{live.state.value}",
+        state=f"STATE_{(State.DETACHED if live.detached else live.state).value}",
         settings=common.effective_settings(live.ledger.schema, live.ledger.settings),
         settings_revision=live.ledger.revision,
         audio_format=common.audio_format_to_proto(live.audio_format),

@@ -55,9 +55,7 @@ def settings_of(
 
 
 def start(message: pb.StartSynthesis, defaults: Settings, max_buffer_delay_s: float) -> Start:
-    """Raises `errors.InvalidInput` with every violation, and `errors.NotSupported` for a resuming start."""
-    if message.resume_session_id:
-        raise errors.NotSupported("sessions cannot be resumed yet; open a new one")
+    """Raises `errors.InvalidInput` with every violation."""
     violations = []
     if not message.HasField("settings"):
         violations.append(Violation("start.settings", "is required; an empty message means the defaults"))

@@ -54,9 +54,7 @@ def _settings(
 
 
 def start(message: pb.StartTranscription, defaults: Settings) -> Start:
-    """Raises `errors.InvalidInput` with every violation, and `errors.NotSupported` for a resuming start."""
-    if message.resume_session_id:
-        raise errors.NotSupported("sessions cannot be resumed yet; open a new one")
+    """Raises `errors.InvalidInput` with every violation."""
     settings, violations = _settings(message.settings, defaults, "start.settings", live=True)
     if not message.HasField("audio_format"):
         violations.append(
