@@ -27,6 +27,7 @@ from wavegate.speech.v1 import transcription_service_pb2 as transcription_pb
 from wavegate.speech.v1 import transcription_service_pb2_grpc as transcription_grpc
 
 from wavegate_server import config as options
+from wavegate_server import errors
 from wavegate_server.config import Config, ConfigError
 from wavegate_server.local import LocalUpstream
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
@@ -38,6 +39,7 @@ from wavegate_server.rpc.trace import CallInterceptor
 from wavegate_server.rpc.transcription import TranscriptionServicer
 from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import Bounds, UpstreamTarget
+from wavegate_server.session.events import EndReason
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import WebSocketDialer
@@ -48,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 DISTRIBUTION: Final = "wavegate"
 
+LAST_WORDS_S: Final = 0.5
+"""How long sessions that are cut have to say so (`session_ended`), and their callers to read it."""
 CUT_GRACE_S: Final = 0.5
 """How long the last statuses may take to go out, and handlers to see that they are cancelled."""
 FLUSH_S: Final = 1.0
@@ -221,7 +225,13 @@ class App:
         self._registry.draining = True
         assert self._server is not None
         await self._server.set_serving(False)
-        # The place to tell each live session of it (`go_away`).
+        for session in self._registry:
+            if session.detached:
+                # Nobody could come back for it.
+                self._registry.remove(session)
+                await session.cut()
+            else:
+                session.go_away(timeout_s)
         if self._interceptor.live:
             logger.info("stopping: %d live calls may take %g s to finish", self._interceptor.live, timeout_s)
         waits: list[asyncio.Task[Any]] = [
@@ -232,6 +242,12 @@ class App:
         await _cancelled(*waits)
         if self._interceptor.live:
             logger.warning("stopping: %d live calls are cut", self._interceptor.live)
+            stopped = errors.GatewayDraining("the gateway has stopped; open a new session elsewhere")
+            for session in self._registry:
+                session.fail(stopped, EndReason.DRAIN)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._interceptor.idle()
 
     async def stop(self) -> None:
         """Cut what is left and give everything back. Safe however far the start came."""

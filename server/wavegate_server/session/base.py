@@ -25,6 +25,7 @@ from wavegate_server.session.events import (
     ConnectionChanged,
     EndReason,
     EndSession,
+    GoingAway,
     SessionEnded,
     SessionLimits,
     SessionStarted,
@@ -295,6 +296,12 @@ class Session(ABC):
         if discard:
             self._failure = errors.SessionClosed("the session was closed from outside (CloseSession)")
         self.end(EndSession(discard=discard))
+
+    def go_away(self, time_left_s: float) -> None:
+        """Tell the caller that the gateway stops in `time_left_s` seconds. A session does not move to another
+        process, so it cannot be resumed elsewhere."""
+        if self.ended is None:
+            self._emit(GoingAway(time_left_s, errors.GatewayDraining.reason))
 
     def fail(self, error: WavegateError, reason: EndReason = EndReason.FAILURE) -> None:
         """End the session because of `error`: the caller broke the contract, or the gateway stops."""
