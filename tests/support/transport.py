@@ -103,6 +103,10 @@ class FakeTransport:
             self._gone = TransportClosed(None, "aborted")
         self._notify()
 
+    @property
+    def is_open(self) -> bool:
+        return self._gone is None
+
     # -- the other end --------------------------------------------------------------------------------------
 
     @property

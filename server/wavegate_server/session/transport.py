@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.protocol import State as ConnectionState
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from wavegate_server import errors
@@ -68,6 +69,10 @@ class Transport(Protocol):
 
     def abort(self) -> None:
         """Cut the connection now. Safe to call again."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has closed it yet, as far as is known without asking the peer."""
 
 
 class Dialer(Protocol):
@@ -216,6 +221,10 @@ class WebSocketTransport:
         transport = self._connection.transport
         if transport is not None:
             transport.abort()
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection.state is ConnectionState.OPEN
 
     async def _ping(self) -> None:
         """Abort a connection whose peer has gone without a word.
