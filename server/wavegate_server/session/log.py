@@ -127,7 +127,9 @@ class EventLog:
             if entry.audio_s:
                 if self._lead_s is not None:
                     self._played_until = max(self._now(), self._played_until) + entry.audio_s
-                self._waiting_s = max(0.0, self._waiting_s - entry.audio_s)
+                # The last piece takes all that is left along: sums of floats do not come back to zero.
+                is_last = len(self._entries) == self._waiting_events
+                self._waiting_s = 0.0 if is_last else self._waiting_s - entry.audio_s
             else:
                 self._waiting_events -= 1
             self._update_room()
