@@ -571,6 +571,16 @@ class TestProcesses:
         assert b"Traceback" not in err
         self.wait_for(lambda: gateway.cancelled_calls)
 
+    def test_being_terminated_completes_the_file(self, gateway: FakeGateway, nowhere: Path) -> None:
+        gateway.hold.clear()
+        process = self.start("say", "A story without an end, it seems.", "-o", "a.wav")
+        self.wait_for((nowhere / "a.wav").exists)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 143, err
+        data, _ = soundfile.read(nowhere / "a.wav", dtype="int16")
+        assert "A story without an end, it seems.".startswith(text_of(data.tobytes()))
+
     def test_an_interrupt_while_it_waits_for_text(self, gateway: FakeGateway) -> None:
         process = self.start("say", "-o", "a.pcm")
         self.wait_for(lambda: gateway.inputs("start"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
+import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,13 +112,26 @@ def command(
             output=Output(as_json=bool(common.get("as_json"))),
         )
         try:
-            asyncio.run(function(connection, *args, **options))
+            asyncio.run(_until_told(function(connection, *args, **options)))
+        except asyncio.CancelledError:
+            raise Failure("terminated", 143) from None
         except WavegateError as exc:
             if connection.output.as_json:
                 connection.output.json({"event": "error", **error_object(exc)})
             raise _failure(exc) from exc
 
     return body
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a command; SIGTERM ends it as an interrupt does: sessions closed, files complete."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(
+        NotImplementedError, RuntimeError, ValueError
+    ):  # not the main thread, or not Unix
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
 
 
 def _failure(error: WavegateError) -> Failure:
