@@ -494,14 +494,23 @@ class TranscriptionSession(Session):
                 self._delivered_by(link, now)
                 self._on_voice(link, False, link.timeline.to_session(event.at_s))
             case stt.StreamFinished():
-                if not self._complete:
-                    self._on_last(link, None, now)
+                self._on_finished(link, now)
             case stt.ConnectionFailed():
                 self._on_failed(link, event.error)
             case stt.PongReceived():
                 pass
         self._settle(now)
         self._wake.set()
+
+    def _on_finished(self, link: SttLink, now: float) -> None:
+        """It closed in good order; without its last transcript only where there was nothing left to say."""
+        if self._complete:
+            return
+        if self._segments.text or link.heard_since_final:
+            error = errors.UpstreamUnavailable("the upstream closed before it sent its last transcript")
+            self._on_failed(link, error, 1000)
+        else:
+            self._on_last(link, None, now)
 
     def _delivered_by(self, link: SttLink, now: float) -> None:
         link.delivered = True
@@ -709,10 +718,7 @@ class TranscriptionSession(Session):
     def _on_last(self, link: SttLink | None, said: _Said | None, now: float) -> None:
         """Nothing more comes from upstream: answer what is open, the last answer being the last transcript."""
         self._complete = True
-        if said is None:
-            # It closed without a last transcript; what it said so far is all there is.
-            end = self._position(self._hanging[-1].end_s) if self._hanging else None
-            said = _Said(self._segments.text, self._hanging, (), end, None)
+        said = said or _NOTHING
         for turn in [t for t in self._turns if t.own]:
             self._turns.remove(turn)
         turns = list(self._turns)

@@ -545,18 +545,22 @@ async def test_a_session_without_audio_ends_at_once() -> None:
 
 
 @virtual_time
-async def test_an_upstream_that_closes_without_a_last_transcript_has_said_all() -> None:
-    caller, upstream = await opened(FakeDialer())
+async def test_an_upstream_that_closes_without_a_last_transcript_owes_what_was_left() -> None:
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
     await heard(caller, upstream)
     upstream.say(stt_transcript("so far", words=[("so", 0.1, 0.3), ("far", 0.4, 0.6)]))
     await caller.until(Transcribed)
     ending = asyncio.create_task(caller.end())
     await upstream.expect(lambda m: m == {"type": "close_stream"})
     upstream.finish(1000)
+    second = await dialer.connection(1)
+    await second.expect(lambda m: m == {"type": "close_stream"})
+    second.say(stt_transcript("so far so good", final=True, words=[("so", 0.1, 0.9)]))
+    second.finish(1000)
     assert (await ending).error is None
-    (final,) = caller.finals
-    assert (final.text, final.is_last, final.segment_id) == ("so far", True, "segment-1")
-    assert final.end_s == 0.6
+    assert [(t.text, t.is_last) for t in caller.finals] == [("so far so good", False), ("", True)]
+    assert len(dialer.dials) == 2
 
 
 @virtual_time
