@@ -570,6 +570,17 @@ class TestFailing:
             async with client.synthesize(voice_id="magnus") as session:
                 await session.say("[break]")
 
+    async def test_also_where_only_the_sender_of_an_iterator_could_have(self, client: Client) -> None:
+        async def endless() -> AsyncIterator[str]:
+            while True:
+                yield "and on "
+                await asyncio.sleep(0.001)
+
+        with pytest.raises(UpstreamError, match="key is bad"):
+            async with client.synthesize(voice_id="magnus") as session:
+                await session.say("[break]")
+                await session.say(endless())
+
     async def test_the_status_survives_an_abort_under_full_writing(
         self, gateway: FakeGateway, client: Client
     ) -> None:

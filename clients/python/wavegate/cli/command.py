@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -144,13 +144,17 @@ def _failure(error: WavegateError) -> Failure:
     return Failure(message, code)
 
 
-async def together(*work: Awaitable[Any]) -> None:
-    """Runs several things to their end; the first failure stops the others and is raised as it is."""
-    tasks = [asyncio.ensure_future(item) for item in work]
+async def converse(send: Coroutine[Any, Any, None], receive: Coroutine[Any, Any, None]) -> None:
+    """Sends and receives at once. The first failure stops the other side; so does the end of what is received."""
+    sending, receiving = asyncio.create_task(send), asyncio.create_task(receive)
     try:
-        for done in asyncio.as_completed(tasks):
-            await done
+        await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            await sending
+        await receiving
+        if not sending.done():
+            raise Failure("the session was ended from outside, before everything was sent", 1)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        sending.cancel()
+        receiving.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)
