@@ -133,6 +133,7 @@ async def test_on_ipv6_with_a_key_a_tokens_file_and_json_logs(tmp_path: Path) ->
             await call.write(START)
             await call.done_writing()
             await rest(call)
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
         gateway.signal(signal.SIGINT)
         assert await gateway.ended() == 0
     lines = [json.loads(line) for line in gateway.log]
