@@ -184,8 +184,8 @@ class Options:
 
     # --- the journal and the control endpoint --------------------------------------------------------
     control: bool = _option(True, "Whether `/_waves_local/…` answers (to loopback clients only).")
-    journal_connections: int = _option(2000, "Connections that the journal remembers.")
-    journal_messages: int = _option(20000, "Messages that the journal remembers of one connection.")
+    journal_connections: int = _option(500, "Connections that the journal remembers.")
+    journal_messages: int = _option(5000, "Messages that the journal remembers of one connection.")
     journal_audio: bool = _option(False, "Whether the journal keeps the audio that it receives.")
 
     def __post_init__(self) -> None:

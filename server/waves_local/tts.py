@@ -17,7 +17,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from waves_local.connection import Connection, ConnectionGone, IdleClock
 from waves_local.engine import Engine, SpokenAudio, SpokenWord, Voice
 from waves_local.limits import Limits, RequestSlot
 from waves_local.options import Options
-from waves_local.pace import Chunks, Pace
+from waves_local.speaking import Chunks, Pace, speech_of
 from waves_local.tts_request import RequestError, TtsRequest, read_request
 
 _log = logging.getLogger(__name__)
@@ -324,6 +324,9 @@ class TtsSession:
                 await self._queued.wait()
         except ConnectionGone:
             pass
+        except Exception:
+            _log.exception("speaking failed")
+            self._connection.close_soon(1011, "internal error")
 
     async def _speak(self, release: _Release) -> None:
         turn, request = release.turn, release.request
@@ -335,9 +338,9 @@ class TtsSession:
                 return
             self._slots.add(turn.slot)
         self._speaking = turn
-        self._connection.record.spoken.append(release.text)
+        self._connection.spoke(release.text)
         try:
-            async with self._speech(request, release.text) as pieces:
+            async with speech_of(self._engine, request, release.text) as pieces:
                 await self._send_speech(turn, request, envelope, pieces)
         except ConnectionGone:
             raise
@@ -356,16 +359,6 @@ class TtsSession:
             for message in release.messages:
                 own = self._envelope(message, envelope["request_id"])
                 await self._complete_later(turn, own, message)
-
-    @asynccontextmanager
-    async def _speech(self, request: TtsRequest, text: str) -> AsyncIterator[AsyncIterator[Any]]:
-        pieces = self._engine.synthesizer.synthesize(request.voice_request(text))
-        try:
-            yield pieces
-        finally:
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
 
     async def _send_speech(
         self, turn: _Turn, request: TtsRequest, envelope: dict[str, Any], pieces: AsyncIterator[Any]

@@ -128,7 +128,11 @@ async def test_a_bad_field_is_answered_and_the_next_request_works(
         assert text_of(await client.until()) == "Yes."
 
 
-@pytest.mark.parametrize("message", ["not json", '"a string"', "[1]", b"\x00\x01", "1"])
+@pytest.mark.parametrize(
+    "message",
+    ["not json", '"a string"', "[1]", b"\x00\x01", "1", "[" * 100_000, '{"text":"\\ud83d"}', '{"speed":NaN}'],
+    ids=lambda m: repr(m)[:12],
+)
 async def test_what_is_no_request_is_answered(message: str | bytes) -> None:
     async with serve() as upstream, tts(upstream) as client:
         await client.send_raw(message)
