@@ -307,7 +307,9 @@ class LoudIsSpeech:
         return any(frame)
 
 
-class TestLongUtterances:
+class TestDecoding:
+    """With a decoder that counts."""
+
     LOUD, SILENT = b"\1\1" * 16000, bytes(32000)  # a second each
 
     def recognition(self, **settings: bool) -> Recognition:
@@ -331,6 +333,30 @@ class TestLongUtterances:
         assert 60.0 < final.end_s < 60.1
         (last,) = finals(recognition.finalize())
         assert last.words[0] == HeardWord("word", final.end_s, final.end_s + 0.5, 0.5)
+
+    def test_silence_after_finalize_is_not_another_utterance(self) -> None:
+        recognition = self.recognition()
+        recognition.accept(self.LOUD * 2 + self.SILENT[:3200])
+        recognition.finalize()
+        events = recognition.accept(self.SILENT * 3)
+        assert events == [VoiceActivity(speaking=False, at_s=2.0)]
+
+    def test_speech_goes_on_after_finalize(self) -> None:
+        recognition = self.recognition()
+        recognition.accept(self.LOUD * 2)
+        recognition.finalize()
+        (final,) = finals(recognition.accept(self.LOUD * 2 + self.SILENT))
+        assert final.by_endpoint
+        assert [word.start_s for word in final.words] == [2.0, 3.0]
+
+    def test_a_noise_without_words_makes_no_final(self) -> None:
+        recognition = self.recognition()
+        assert finals(recognition.accept(self.LOUD[:12800] + self.SILENT * 2)) != []
+        recognition = self.recognition(endpointing=True)
+        recognition._decoder.seg = list
+        events = recognition.accept(self.LOUD[:12800] + self.SILENT * 2)
+        assert [event.speaking for event in activity(events)] == [True, False]
+        assert finals(events) == []
 
     def test_silence_costs_no_decoding(self) -> None:
         recognition = self.recognition()

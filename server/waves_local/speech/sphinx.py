@@ -45,6 +45,8 @@ _PREROLL_FRAMES = 20
 """400 ms from before speech was certain: its beginning, and a breath for the decoder to settle on."""
 _PARTIAL_FRAMES = 10
 """A partial hypothesis each 200 ms of audio, where it changed."""
+_SHORTEST_HANGOVER_S = 0.1
+"""Less would end an utterance in the middle of a word."""
 _LONG_UTTERANCE_S = 30.0
 """After this much without an end, a final is cut at the next gap between words: decoding costs memory."""
 _LONGEST_UTTERANCE_S = 60.0
@@ -168,7 +170,7 @@ class Recognition:
             DEFAULT_THRESHOLD if request.vad_threshold is None else request.vad_threshold,
             DEFAULT_MIN_SPEECH_S if request.vad_min_speech_s is None else request.vad_min_speech_s,
             # The end of speech is known no later than the utterance that it ends.
-            min(HANGOVER_S, self._end_of_utterance_s),
+            max(min(HANGOVER_S, self._end_of_utterance_s), _SHORTEST_HANGOVER_S),
         )
         self._telephone = request.sample_rate_hz < _MODEL_RATE_HZ
         decoder.set_cmn(_TELEPHONE_MEAN if self._telephone else _WIDEBAND_MEAN)
@@ -238,16 +240,17 @@ class Recognition:
             events.append(activity)
         if self._utterance_start_s is None:
             self._preroll.append(frame)
-            if self._detector.speaking:
+            # After `finalize` the detector may still be waiting whether silence lasts: that is no utterance.
+            if self._detector.speaking and self._detector.silence_s(now_s) < _FRAME_S / 2:
                 self._begin_utterance(now_s)
             return
         self._decode(frame)
         silence_s = self._detector.silence_s(now_s)
         length_s = now_s - self._utterance_start_s
         if not self._detector.speaking and silence_s > self._end_of_utterance_s - _FRAME_S / 2:
-            events.append(Hypothesis(self._end_utterance(), is_final=True, end_s=now_s, by_endpoint=True))
+            self._cut(now_s, events, by_endpoint=True)
         elif length_s > _LONGEST_UTTERANCE_S or (length_s > _LONG_UTTERANCE_S and silence_s > 2 * _FRAME_S):
-            events.append(Hypothesis(self._end_utterance(), is_final=True, end_s=now_s))
+            self._cut(now_s, events, by_endpoint=False)
         else:
             self._report_partial(now_s, events)
 
@@ -266,6 +269,12 @@ class Recognition:
             samples[1::2] *= 1 - _TELEPHONE_MIRROR
             pcm = _pcm(samples)
         self._decoder.process_raw(pcm)
+
+    def _cut(self, now_s: float, events: list[RecognitionEvent], by_endpoint: bool) -> None:
+        words = self._end_utterance()
+        # A cough is not worth a word, but it may have looked like one.
+        if words or self._partial:
+            events.append(Hypothesis(words, is_final=True, end_s=now_s, by_endpoint=by_endpoint))
 
     def _end_utterance(self) -> tuple[HeardWord, ...]:
         if self._utterance_start_s is None:
