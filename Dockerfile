@@ -28,7 +28,7 @@ LABEL org.opencontainers.image.title="wavegate" \
       org.opencontainers.image.description="A gRPC speech gateway over the Smallest AI Waves API" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/wavegate /opt/wavegate
-COPY deploy/healthcheck.py LICENSE NOTICE /opt/wavegate/
+COPY LICENSE NOTICE /opt/wavegate/
 ENV PATH=/opt/wavegate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -39,5 +39,5 @@ USER 65532:65532
 EXPOSE 50051
 # Set another address by WAVEGATE_LISTEN, not by --listen: the check reads it, too.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=15s --retries=3 \
-  CMD ["python", "/opt/wavegate/healthcheck.py"]
+  CMD ["wavegate-server", "healthcheck"]
 ENTRYPOINT ["wavegate-server"]

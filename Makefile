@@ -17,7 +17,7 @@ BUF := PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" buf
 GENERATED := clients/python/wavegate/speech/v1
 BASELINE := protos/baseline.binpb
 # What `make fix` and `make check` look at.
-PYTHON_CODE := server clients/python scripts deploy $(wildcard tests benchmarks examples)
+PYTHON_CODE := server clients/python scripts $(wildcard tests benchmarks examples)
 
 ##@ Use it
 

@@ -216,7 +216,7 @@ class GatewayListening:
 
     async def open(self) -> None:
         self._call = self._stub.TranscribeStream()
-        settings = v1.TranscriptionSettings(language_code="en", interim_results=True, word_timings=True)
+        settings = v1.TranscriptionSettings(language_code="en")
         audio_format = v1.AudioFormat(
             encoding=v1.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=SAMPLE_RATE_STT_HZ
         )
@@ -237,8 +237,8 @@ class GatewayListening:
             match response.WhichOneof("event"):
                 case "transcript":
                     transcript = response.transcript
-                    if not transcript.is_final and transcript.words:
-                        on_word(Heard.parse(transcript.words[-1].text))
+                    if not transcript.is_final:
+                        on_word(Heard.parse(transcript.text.rpartition(" ")[2]))
                 case "session_ended" | "warning":
                     raise Failed(str(response))
         raise Failed(f"the session ended: {await self._call.code()} {await self._call.details()}")
@@ -278,7 +278,7 @@ class DirectListening:
             if frame.get("type") != "transcription":
                 raise Failed(str(frame))
             if not frame["is_final"]:
-                on_word(Heard.parse(frame["words"][-1]["word"]))
+                on_word(Heard.parse(frame["transcript"].rpartition(" ")[2]))
         raise Failed("the connection was closed")
 
     async def cut(self) -> None:

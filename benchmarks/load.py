@@ -33,7 +33,7 @@ from benchmarks.callers import (
     cut_at_end,
 )
 from benchmarks.processes import cpu_s
-from benchmarks.wire import Heard, Order, Series, filling, now_ns, read_stamp, spread, stamp
+from benchmarks.wire import FRAMES_A_WORD, Heard, Order, Series, filling, now_ns, read_stamp, spread, stamp
 
 ENDLESS_CHUNKS = 10_000_000
 CHANNELS = 8
@@ -188,8 +188,8 @@ async def listen(job: Job) -> Figures:
                         if heard == count:
                             under_way.set()
                     if window.open:
-                        up_us.extend(word.up_us)
-                        word_us.append((now_ns() - word.sent_ns) / 1000)
+                        up_us.append(word.up_us)
+                        word_us.append(word.down_us())
 
                 async def send() -> None:
                     began = now_ns()
@@ -216,11 +216,11 @@ async def listen(job: Job) -> Figures:
 
         await gather_until(measure(), [session(i) for i in range(count)])
     return {
-        **window.figures(len(up_us), "chunk"),
+        **window.figures(len(up_us) * FRAMES_A_WORD, "chunk"),
         **spread(up_us, "chunk_us"),
         **spread(word_us, "transcript_us"),
         **spread(late_ms, "sent_late_ms"),
-        "chunks": len(up_us),
+        "chunks": len(up_us) * FRAMES_A_WORD,
     }
 
 

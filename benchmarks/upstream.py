@@ -260,7 +260,7 @@ class Listener:
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
-        self._heard: list[int] = []
+        self._text: list[str] = []
         self._words: list[str] = []
         self._samples = 0
         self._word_from = 0
@@ -276,9 +276,8 @@ class Listener:
             self._socket.write(_TEXT, json.dumps({"type": "error", "message": str(exc)}).encode())
             return
         self._next += 1
-        self._heard.append((now_ns() - at_ns) // 1000)
-        if len(self._heard) == FRAMES_A_WORD:
-            self._say_word()
+        if self._next % FRAMES_A_WORD == 0:
+            self._say_word(Heard.now(at_ns))
 
     def message(self, message: dict[str, Any]) -> None:
         if message.get("type") == "close_stream":
@@ -288,11 +287,10 @@ class Listener:
     def gone(self) -> None:
         pass
 
-    def _say_word(self) -> None:
-        word = Heard(now_ns(), tuple(self._heard))
-        self._heard.clear()
+    def _say_word(self, word: Heard) -> None:
         start, end = self._word_from / SAMPLE_RATE_STT_HZ, self._samples / SAMPLE_RATE_STT_HZ
         self._word_from = self._samples
+        self._text.append(str(word))
         self._words.append(f'{{"word":"{word}","start":{start:.3f},"end":{end:.3f},"confidence":0.9}}')
         self._transcript()
         if len(self._words) >= WORDS_A_FINAL:
@@ -300,13 +298,13 @@ class Listener:
 
     def _transcript(self, *, is_final: bool = False, is_last: bool = False) -> None:
         final = is_final or is_last
-        text = " ".join(json.loads(w)["word"] for w in self._words)
         frame_text = (
             '{"session_id":"bench","type":"transcription","status":"success",'
-            f'"transcript":"{text}","is_final":{json.dumps(final)},"is_last":{json.dumps(is_last)},'
+            f'"transcript":"{" ".join(self._text)}","is_final":{json.dumps(final)},"is_last":{json.dumps(is_last)},'
             f'"language":"en","words":[{",".join(self._words)}]}}'
         )
         if final:
+            self._text.clear()
             self._words.clear()
         self._socket.write(_TEXT, frame_text.encode())
 

@@ -3,8 +3,8 @@
 Every chunk of audio carries a stamp in its first bytes: when it was sent and which one it is. Both processes read
 the same monotonic clock of the machine, so a chunk's way can be timed by whoever receives it.
 
-Speech is ordered by its text (`Order`). A transcript's words carry the latencies of the audio that they stand for
-(`Heard`): that is how the generator learns when its audio arrived.
+Speech is ordered by its text (`Order`). A transcript's words say when they were sent and how late the audio was that
+they stand for (`Heard`): that is how the generator learns when its audio arrived.
 """
 
 from __future__ import annotations
@@ -98,18 +98,41 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One word of a transcript: how long each of its audio frames was on its way up, and when the word was sent."""
+    """One word of a transcript, as long as a word is: when it was sent, and how long the last audio frame that it
+    stands for was on its way up. Times are microseconds, up to `_WRAP_US` and then from 0 again."""
 
-    sent_ns: int
-    up_us: tuple[int, ...]
+    sent_us: int
+    up_us: int
+
+    @classmethod
+    def now(cls, frame_sent_ns: int) -> Heard:
+        """The word of a frame that was sent then and has come now."""
+        now = now_ns()
+        return cls(now // 1000 % _WRAP_US, (now - frame_sent_ns) // 1000)
 
     def __str__(self) -> str:
-        return f"{self.sent_ns}-" + "-".join(map(str, self.up_us))
+        return _base36(self.sent_us).rjust(_DIGITS, "0") + _base36(self.up_us)
 
     @classmethod
     def parse(cls, word: str) -> Heard:
-        sent_ns, *up_us = (int(n) for n in word.split("-"))
-        return cls(sent_ns, tuple(up_us))
+        return cls(int(word[:_DIGITS], 36), int(word[_DIGITS:], 36))
+
+    def down_us(self) -> int:
+        """How long the word was on its way down until now."""
+        return (now_ns() // 1000 - self.sent_us) % _WRAP_US
+
+
+_DIGITS = 6
+_WRAP_US = 36**6
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        if not number:
+            return digits
 
 
 # -- figures ----------------------------------------------------------------------------------------------------

@@ -83,8 +83,9 @@ class LocalUpstream:
                 async with asyncio.timeout(START_TIMEOUT_S):
                     while not port_file.exists():
                         if process.returncode is not None:
-                            # Its children may hold the pipe open after it.
-                            await asyncio.wait(self._readers, timeout=STOP_TIMEOUT_S)
+                            if self._readers:
+                                # Its children may hold the pipe open after it.
+                                await asyncio.wait(self._readers, timeout=STOP_TIMEOUT_S)
                             raise ConfigError(
                                 f"the local upstream did not start: {self._last_words or 'it gave no reason'}"
                             )
@@ -166,4 +167,4 @@ class LocalUpstream:
                 words = line.decode("utf-8", "replace").strip()
                 if words:
                     self._last_words = words.removeprefix("Error: ")
-                    logger.info("waves-local: %s", words)
+                    logger.warning("waves-local: %s", words)

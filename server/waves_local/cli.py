@@ -156,7 +156,7 @@ def _speech_engine() -> Engine:
     except ImportError as error:
         raise click.ClickException(
             "The speech engine is not installed: pip install 'wavegate[speech]', or use --engine deterministic. "
-            f"(Missing: {error.name})"
+            f"({error})"
         ) from error
     assert isinstance(engine, Engine)
     return engine

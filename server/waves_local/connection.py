@@ -29,7 +29,8 @@ def reset(transport: asyncio.Transport | None) -> None:
         return
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        with contextlib.suppress(OSError):
+        # Either loop says in its own way that the connection has gone already.
+        with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
@@ -155,6 +156,10 @@ class Connection:
         """Note what the reader got, once it has parsed it."""
         self._journal.received(self.record, message, parsed)
         self._plan.received(0 if isinstance(message, str) else len(message))
+
+    def spoke(self, text: str) -> None:
+        """Note a text that was given to the engine."""
+        self._journal.spoke(self.record, text)
 
     async def send(self, frame: bytes, audio_bytes: int = 0) -> None:
         """Send one text frame (JSON). Raises ConnectionGone."""

@@ -21,7 +21,7 @@ def loads(text: str | bytes) -> Any:
     """Parse JSON. Raises ValueError."""
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 

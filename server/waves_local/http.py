@@ -21,7 +21,7 @@ from waves_local.engine import HeardWord, Hypothesis, RecognitionRequest, Spoken
 from waves_local.faults import Fault, FaultPlan
 from waves_local.journal import ConnectionRecord
 from waves_local.limits import RequestSlot
-from waves_local.pace import Chunks, Pace
+from waves_local.speaking import Chunks, Pace, speech_of
 from waves_local.stt_request import (
     SAMPLE_RATES_HZ,
     ParameterError,
@@ -99,12 +99,13 @@ async def _sse(
                 await body.send_event(frames.sse_chunk(audio), len(audio), event="audio")
             pace.sent(len(pcm), loop.time())
 
+        record.spoken.append(spoken.text)
         with contextlib.suppress(ConnectionGone):
-            record.spoken.append(spoken.text)
-            async for piece in upstream.engine.synthesizer.synthesize(spoken.voice_request(spoken.text)):
-                if isinstance(piece, SpokenAudio):
-                    for chunk in chunks.add(piece.pcm):
-                        await send(chunk)
+            async with speech_of(upstream.engine, spoken, spoken.text) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, SpokenAudio):
+                        for chunk in chunks.add(piece.pcm):
+                            await send(chunk)
             if rest := chunks.rest():
                 await send(rest)
             linger_s = 0.0
@@ -127,10 +128,11 @@ async def _whole(
         loop = asyncio.get_running_loop()
         pace.start(loop.time())
         pcm = bytearray()
-        async for piece in upstream.engine.synthesizer.synthesize(spoken.voice_request(spoken.text)):
-            if isinstance(piece, SpokenAudio):
-                pcm += piece.pcm
-                pace.sent(len(piece.pcm), loop.time())
+        async with speech_of(upstream.engine, spoken, spoken.text) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, SpokenAudio):
+                    pcm += piece.pcm
+                    pace.sent(len(piece.pcm), loop.time())
         await asyncio.sleep(max(0.0, pace.wait_s(loop.time())))
         encode = codecs.chunk_encoder(spoken.output_format, spoken.sample_rate_hz)
         audio = await asyncio.to_thread(encode, bytes(pcm))

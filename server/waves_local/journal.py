@@ -59,7 +59,7 @@ class ConnectionRecord:
     """`client`, `server` or `fault`."""
     closed_at_s: float | None = None
     spoken: list[str] = field(default_factory=list)
-    """TTS: the texts given to the engine, in order."""
+    """TTS: the texts given to the engine, in order; of many, the latest."""
     _digest: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -161,6 +161,11 @@ class Journal:
             if record.audio is not None:
                 record.audio += message
         self.notify()
+
+    def spoke(self, record: ConnectionRecord, text: str) -> None:
+        """Note a text that was given to the engine."""
+        record.spoken.append(text)
+        del record.spoken[: -self._max_messages]
 
     def notify(self) -> None:
         """Wake those who wait for a change."""

@@ -68,6 +68,10 @@ class Options:
     blank_text: Literal["silent", "spoken", "rejected"] = _option(
         "silent", "A text of nothing but blanks, as the keepalive of some clients."
     )
+    text_while_speaking: Literal["queued", "rejected", "interrupts"] = _option(
+        "queued",
+        "Text of another turn while one is spoken: waits, is answered by an error, or takes its place.",
+    )
     max_text_chars: int = _option(0, "The longest `text` of one message, in code points. 0: no limit.")
     optimal_chars: int = _option(
         200,
@@ -125,6 +129,10 @@ class Options:
 
     # --- speech to text ------------------------------------------------------------------------------
     stt_models: tuple[str, ...] = _option(("pulse", "pulse-2"), "Models of the live STT endpoint.")
+    default_language: str = _option("en", "Language of an STT connection or recording that names none.")
+    default_word_timestamps: bool = _option(
+        False, "Whether an STT connection that does not say so gets word timings."
+    )
     language_required: bool = _option(False, "Whether a live STT connection without `language` is refused.")
     bad_booleans: Literal["rejected", "false"] = _option(
         "rejected", "STT switches that are neither `true` nor `false`."
@@ -176,8 +184,8 @@ class Options:
 
     # --- the journal and the control endpoint --------------------------------------------------------
     control: bool = _option(True, "Whether `/_waves_local/…` answers (to loopback clients only).")
-    journal_connections: int = _option(2000, "Connections that the journal remembers.")
-    journal_messages: int = _option(20000, "Messages that the journal remembers of one connection.")
+    journal_connections: int = _option(500, "Connections that the journal remembers.")
+    journal_messages: int = _option(5000, "Messages that the journal remembers of one connection.")
     journal_audio: bool = _option(False, "Whether the journal keeps the audio that it receives.")
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ class SttSession:
         self._voice = bytearray()
         """Audio since the last final, for those traits."""
         self._outbox: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(10_000)
+        self._can_send = True
         self._finals: list[str] = []
         self._cut_s = 0.0
         """Words before this belong to a final that their number forced."""
@@ -319,6 +320,8 @@ class SttSession:
         return round(time_s + self._offset_s, 5)
 
     async def _put(self, frame: bytes) -> None:
+        if not self._can_send:
+            return  # nobody empties the queue any more
         await self._outbox.put((asyncio.get_running_loop().time() + self._options.stt_delay_s, frame))
 
     async def _flush(self, sender: asyncio.Task[None]) -> None:
@@ -339,5 +342,8 @@ class SttSession:
             try:
                 await self._connection.send(frame)
             except ConnectionGone:
+                self._can_send = False
+                while not self._outbox.empty():  # lets go those who wait for room
+                    self._outbox.get_nowait()
                 return
             self._outbox.task_done()

@@ -160,7 +160,7 @@ def read_live_parameters(query: Mapping[str, str], options: Options, *, is_old_p
     language = query.get("language", "")
     if not language and options.language_required:
         read.error("language", "is required")
-    language = language or "en"
+    language = language or options.default_language
     if language not in LIVE_LANGUAGES and options.unknown_languages == "rejected":
         read.error("language", f"must be one of: {', '.join(sorted(LIVE_LANGUAGES))}")
     not_here = {"in": US_ONLY, "us": INDIA_ONLY}.get(options.region, frozenset())
@@ -188,7 +188,7 @@ def read_live_parameters(query: Mapping[str, str], options: Options, *, is_old_p
         language=language,
         sample_rate_hz=int(rate),
         encoding=read.choice("encoding", ENCODINGS, "linear16"),
-        word_timestamps=read.flag("word_timestamps", False),
+        word_timestamps=read.flag("word_timestamps", options.default_word_timestamps),
         sentence_timestamps=read.flag("sentence_timestamps", False),
         diarize=read.flag("diarize", False),
         vad_events=read.flag("vad_events", vad),
@@ -251,7 +251,7 @@ def read_recorded_parameters(
     language = query.get("language", "")
     if not language and options.language_required:
         read.error("language", "is required")
-    language = language or "en"
+    language = language or options.default_language
     if language not in RECORDED_LANGUAGES and options.unknown_languages == "rejected":
         read.error("language", f"must be one of: {', '.join(sorted(RECORDED_LANGUAGES))}")
     webhook_url = read.get("webhook_url")

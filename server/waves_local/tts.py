@@ -17,7 +17,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from waves_local.connection import Connection, ConnectionGone, IdleClock
 from waves_local.engine import Engine, SpokenAudio, SpokenWord, Voice
 from waves_local.limits import Limits, RequestSlot
 from waves_local.options import Options
-from waves_local.pace import Chunks, Pace
+from waves_local.speaking import Chunks, Pace, speech_of
 from waves_local.tts_request import RequestError, TtsRequest, read_request
 
 _log = logging.getLogger(__name__)
@@ -186,6 +186,8 @@ class TtsSession:
         turn = self._turn_of(request)
         if turn is None:
             return
+        if request.text.strip() and self._options.text_while_speaking != "queued":
+            self._make_way_for(turn)
         if turn.buffer and request.text and _settings(request) != _settings(turn.request):
             # The buffered text was written for other settings.
             self._release(turn, len(turn.buffer))
@@ -208,6 +210,26 @@ class TtsSession:
             self._flush_turn = _Turn(None, request)
         return self._flush_turn
 
+    def _make_way_for(self, turn: _Turn) -> None:
+        """Text of this turn has come while another may be spoken. Raises RequestError where that is not allowed."""
+        others = {job.turn for job in self._queue if isinstance(job, _Release)} - {turn}
+        if self._speaking is not None and self._speaking is not turn:
+            others.add(self._speaking)
+        if not others:
+            return
+        if self._options.text_while_speaking == "rejected":
+            self._forget(turn)
+            raise RequestError("Another request is being spoken.", "REQUEST_IN_PROGRESS")
+        self._drop(others)
+
+    def _forget(self, turn: _Turn) -> None:
+        """No more text comes for this turn."""
+        turn.stop_timer()
+        if turn.context_id is not None:
+            self._contexts.pop(turn.context_id, None)
+        elif self._flush_turn is turn:
+            self._flush_turn = None
+
     def _advance(self, turn: _Turn, request: TtsRequest) -> None:
         """Release what has become ready by this message."""
         if not request.continues:
@@ -228,11 +250,7 @@ class TtsSession:
 
     def _end_turn(self, turn: _Turn, request: TtsRequest) -> None:
         self._release(turn, len(turn.buffer), is_last=True)
-        turn.stop_timer()
-        if turn.context_id is not None:
-            del self._contexts[turn.context_id]
-        else:
-            self._flush_turn = None
+        self._forget(turn)
         self._enqueue(_TurnEnd(turn, request))
 
     def _release(self, turn: _Turn, length: int, *, is_last: bool = False) -> None:
@@ -263,21 +281,26 @@ class TtsSession:
         turns = {job.turn for job in self._queue if job.turn.context_id == request.context_id}
         if self._speaking is not None and self._speaking.context_id == request.context_id:
             turns.add(self._speaking)
-        if (open_turn := self._contexts.pop(request.context_id, None)) is not None:
-            open_turn.stop_timer()
+        if (open_turn := self._contexts.get(request.context_id)) is not None:
             turns.add(open_turn)
-        for turn in turns:
-            turn.stopped.set()
-            if turn.slot is not None and turn is not self._speaking:
-                self._free_slot(turn)
-        for complete in [c for c in self._completes if c.turn.context_id == request.context_id]:
-            self._completes.pop(complete).cancel()
-        self._queue = deque(job for job in self._queue if job.turn not in turns)
+        turns |= {c.turn for c in self._completes if c.turn.context_id == request.context_id}
+        self._drop(turns)
         if self._options.cancel_answer != "none":
             status = self._options.cancel_answer
             envelope = self._envelope(request, None)
             frame = frames.dumps({**envelope, "context_id": request.context_id, "status": status})
             self._in_background(self._connection.send(frame))
+
+    def _drop(self, turns: set[_Turn]) -> None:
+        """Speak nothing more of these turns, and say nothing more about them."""
+        for turn in turns:
+            self._forget(turn)
+            turn.stopped.set()
+            if turn is not self._speaking:
+                self._free_slot(turn)
+        for complete in [c for c in self._completes if c.turn in turns]:
+            self._completes.pop(complete).cancel()
+        self._queue = deque(job for job in self._queue if job.turn not in turns)
 
     def _enqueue(self, job: _Release | _TurnEnd) -> None:
         self._queue.append(job)
@@ -301,6 +324,9 @@ class TtsSession:
                 await self._queued.wait()
         except ConnectionGone:
             pass
+        except Exception:
+            _log.exception("speaking failed")
+            self._connection.close_soon(1011, "internal error")
 
     async def _speak(self, release: _Release) -> None:
         turn, request = release.turn, release.request
@@ -312,9 +338,9 @@ class TtsSession:
                 return
             self._slots.add(turn.slot)
         self._speaking = turn
-        self._connection.record.spoken.append(release.text)
+        self._connection.spoke(release.text)
         try:
-            async with self._speech(request, release.text) as pieces:
+            async with speech_of(self._engine, request, release.text) as pieces:
                 await self._send_speech(turn, request, envelope, pieces)
         except ConnectionGone:
             raise
@@ -333,16 +359,6 @@ class TtsSession:
             for message in release.messages:
                 own = self._envelope(message, envelope["request_id"])
                 await self._complete_later(turn, own, message)
-
-    @asynccontextmanager
-    async def _speech(self, request: TtsRequest, text: str) -> AsyncIterator[AsyncIterator[Any]]:
-        pieces = self._engine.synthesizer.synthesize(request.voice_request(text))
-        try:
-            yield pieces
-        finally:
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
 
     async def _send_speech(
         self, turn: _Turn, request: TtsRequest, envelope: dict[str, Any], pieces: AsyncIterator[Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 from aiohttp import web
@@ -15,6 +16,8 @@ from waves_local.faults import Fault, FaultPlan, Faults
 from waves_local.journal import ConnectionRecord, Journal
 from waves_local.limits import Limits
 from waves_local.options import Options
+
+_log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ErrorBody = Callable[[str, str], bytes]
@@ -96,7 +99,6 @@ class Upstream:
         serve: Callable[[Upstream, web.Request, ConnectionRecord, FaultPlan], Awaitable[web.StreamResponse]],
     ) -> Handler:
         """A handler: `serve` with the journal, handshake faults and refusals around it."""
-        # The rest of the request is handled in a function of its own, so that it reads from top to bottom.
         return functools.partial(self._handle, kind, serve)
 
     async def _handle(
@@ -144,6 +146,9 @@ class Upstream:
         async def run() -> None:
             try:
                 await session
+            except Exception:
+                _log.exception("a session of %s failed", connection.record.kind)
+                connection.close_soon(1011, "internal error")
             finally:
                 await connection.ended()
                 self._connections.discard(connection)

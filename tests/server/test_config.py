@@ -15,6 +15,8 @@ from wavegate_server import config
 from wavegate_server.config import Address, Config, ConfigError, Watched
 from wavegate_server.telemetry import logs
 
+from tests.support.certificates import Certificates
+
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 PARSE: dict[str, Callable[[str], Any]] = {o.name: o.parse for o in config.options() if o.parse is not None}
 KEY = {"SMALLEST_API_KEY": "sk_test_0123456789"}
@@ -366,6 +368,31 @@ def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere.pem"
     with pytest.raises(ConfigError, match=r"--tls-cert .*nowhere\.pem cannot be read: no such file"):
         config.tls_files(Config(tls_cert=nowhere, tls_key=nowhere))
+
+
+def test_tls_files_that_fit(certificates: Certificates) -> None:
+    folder = certificates.folder
+    chosen = Config(
+        tls_cert=folder / "server.pem", tls_key=folder / "server.key", tls_client_ca=folder / "ca.pem"
+    )
+    assert config.tls_files(chosen) == tuple(map(certificates.read, ("server.pem", "server.key", "ca.pem")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tls_key": "client.key"}, r"--tls-key \S+client\.key is not the key of --tls-cert \S+server\.pem"),
+        ({"tls_key": "locked.key"}, r"--tls-key \S+locked\.key has a password"),
+        ({"tls_client_ca": "server.key"}, r"--tls-client-ca \S+server\.key holds no PEM certificate"),
+    ],
+)
+def test_tls_files_that_do_not_belong_together(
+    certificates: Certificates, changes: dict[str, str], problem: str
+) -> None:
+    names = {"tls_cert": "server.pem", "tls_key": "server.key", **changes}
+    chosen = replace(Config(), **{name: certificates.folder / file for name, file in names.items()})
+    with pytest.raises(ConfigError, match=problem):
+        config.tls_files(chosen)
 
 
 def test_without_tls_there_are_none() -> None:

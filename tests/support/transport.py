@@ -207,7 +207,7 @@ class FakeDialer:
         self.dials: list[Dial] = []
         self.transports: list[FakeTransport] = []
         self.handshake_s = handshake_s
-        self._peer = peer
+        self.peer = peer
         self._refusals: deque[errors.WavegateError | None] = deque()
         self._open = asyncio.Event()
         self._open.set()
@@ -223,8 +223,8 @@ class FakeDialer:
             self._notify()
             raise refusal
         transport = FakeTransport(url, headers, len(self.transports))
-        if self._peer is not None:
-            transport.peer = self._peer(transport)
+        if self.peer is not None:
+            transport.peer = self.peer(transport)
         self.transports.append(transport)
         self.dials.append(Dial(url, at, transport, None))
         self._notify()

@@ -12,11 +12,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 from click.testing import CliRunner
 from waves_local import Options, cli
+from waves_local.faults import Action
 
 from tests.waves_local.support import AUTH, PATIENCE_S
 
@@ -137,3 +139,13 @@ def test_every_option_is_a_switch_with_its_help() -> None:
     for option in dataclasses.fields(Options):
         assert option.name in switches
         assert re.sub(r"\s+", "", option.metadata["help"]) in text
+
+
+def test_every_switch_is_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "waves-local.md").read_text()
+    for parameter in cli._command.params:
+        assert f"`{parameter.opts[0]}" in guide
+    for option in dataclasses.fields(Options):
+        assert option.metadata["help"] in guide
+    for action in get_args(Action):
+        assert f"`{action}" in guide

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import binascii
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 import websockets
 from waves_local import Fault, Faults, Options, serve, speech
 from waves_local.faults import FaultSyntaxError
@@ -343,3 +345,23 @@ async def test_rest_of_is_empty_after_a_drop_at_once() -> None:
         except (OSError, websockets.InvalidHandshake):
             return  # the reset overtook the answer to the handshake
         assert await rest_of(ws) == []
+
+
+# --- on the other loop ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_a_drop_resets_the_connection_after_so_many_frames,
+        test_a_stalled_connection_goes_on_reading_and_answers_pings,
+        test_a_deaf_connection_reads_nothing_more,
+        test_a_handshake_that_is_never_answered,
+        test_faults_reach_connections_that_are_open_already,
+        test_sse_faults,
+    ],
+)
+def test_faults_reach_down_to_the_transport_of_uvloop_too(
+    check: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    uvloop.run(check())

@@ -428,6 +428,16 @@ async def test_strictness_has_switches() -> None:
     assert "language" in (await refusal({"model": "pulse"}, Options(language_required=True)))["error"]
 
 
+async def test_defaults_have_switches() -> None:
+    audio = speech(["word"], RATE_HZ)
+    plain = (await transcribe(audio, language=...))[-1]
+    assert (plain["language"], "words" in plain) == ("en", False)
+    other = (
+        await transcribe(audio, Options(default_language="hi", default_word_timestamps=True), language=...)
+    )[-1]
+    assert (other["language"], "words" in other) == ("hi", True)
+
+
 @pytest.mark.parametrize(("region", "language"), [("in", "ja"), ("us", "ta"), ("us", "multi-south-indic")])
 async def test_languages_of_the_other_region(region: Any, language: str) -> None:
     body = await refusal({"model": "pulse", "language": language}, Options(region=region))

@@ -128,7 +128,11 @@ async def test_a_bad_field_is_answered_and_the_next_request_works(
         assert text_of(await client.until()) == "Yes."
 
 
-@pytest.mark.parametrize("message", ["not json", '"a string"', "[1]", b"\x00\x01", "1"])
+@pytest.mark.parametrize(
+    "message",
+    ["not json", '"a string"', "[1]", b"\x00\x01", "1", "[" * 100_000, '{"text":"\\ud83d"}', '{"speed":NaN}'],
+    ids=lambda m: repr(m)[:12],
+)
 async def test_what_is_no_request_is_answered(message: str | bytes) -> None:
     async with serve() as upstream, tts(upstream) as client:
         await client.send_raw(message)
@@ -389,6 +393,38 @@ async def test_a_server_without_continuations_can_reject_their_fields() -> None:
     request = {"text": "x", "context_id": "c", "continues": True}
     [error] = await converse(Options(continuations="rejected"), request, until="error")
     assert error["message"] == "Unrecognized field: 'context_id'."
+
+
+@pytest.mark.parametrize(
+    ("policy", "completed", "refused"),
+    [
+        ("queued", ["first", "second"], []),
+        ("rejected", ["first"], ["second"]),
+        ("interrupts", ["second"], []),
+    ],
+)
+async def test_text_that_comes_while_another_is_spoken(
+    policy: Any, completed: list[str], refused: list[str]
+) -> None:
+    options = Options(text_while_speaking=policy, chunk_interval_s=0.02)
+    text = "A text that takes its time to be spoken."
+
+    def ids(frames: list[dict[str, Any]], status: str) -> list[str]:
+        return [f["external_request_id"] for f in frames if f["status"] == status]
+
+    async with serve(options=options) as upstream, tts(upstream) as client:
+        await client.send(text, request_id="first")
+        frames = [await client.frame()]
+        await client.send("Two. ", context_id="c", continues=True, request_id="second")
+        await client.send("", context_id="c", request_id="second")
+        while ids(frames, "complete") != completed or ids(frames, "error") != refused:
+            frames.append(await client.frame())
+        await client.silence(0.1)
+    first = text_of([f for f in frames if f["external_request_id"] == "first"])
+    assert (first == text) == ("first" in completed)
+    assert text_of([f for f in frames if f["external_request_id"] == "second"]).startswith(
+        "Two." if "second" in completed else ""
+    )
 
 
 # --- blanks and empty turns -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
@@ -90,21 +91,39 @@ class Channel:
         options: Sequence[tuple[str, str | int]],
     ) -> None:
         self.target = target
-        merged = [*dict([*_OPTIONS, *options]).items()]
+        self._options = [*dict([*_OPTIONS, *options]).items()]
+        self._credentials = None
         if tls or root_certificates or client_certificate:
             key, chain = client_certificate or (None, None)
-            credentials = grpc.ssl_channel_credentials(root_certificates, key, chain)
-            self._channel = aio.secure_channel(target, credentials, options=merged)
-        else:
-            self._channel = aio.insecure_channel(target, options=merged)
+            self._credentials = grpc.ssl_channel_credentials(root_certificates, key, chain)
         self._metadata: Metadata = (
             *metadata,
             *((("authorization", f"Bearer {token}"),) if token else ()),
         )
-        # The generated stubs carry no types; the classes that use them say what each call takes and gives.
-        self.synthesis: Any = synthesis_service_pb2_grpc.SynthesisServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self.transcription: Any = transcription_service_pb2_grpc.TranscriptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self.sessions: Any = session_service_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    # Made with the first call, since grpc.aio ties a channel to the event loop in which it is made. The generated
+    # stubs carry no types; the classes that use them say what each call takes and gives.
+
+    @cached_property
+    def _channel(self) -> Any:
+        if self._credentials is None:
+            return aio.insecure_channel(self.target, options=self._options)
+        return aio.secure_channel(self.target, self._credentials, options=self._options)
+
+    @cached_property
+    def synthesis(self) -> Any:
+        """The calls of `SynthesisService`."""
+        return synthesis_service_pb2_grpc.SynthesisServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def transcription(self) -> Any:
+        """The calls of `TranscriptionService`."""
+        return transcription_service_pb2_grpc.TranscriptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def sessions(self) -> Any:
+        """The calls of `SessionService`."""
+        return session_service_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def metadata(self) -> Metadata:
         """What goes with every call: the caller's own, the token, and the current trace context."""
@@ -112,7 +131,8 @@ class Channel:
 
     async def close(self) -> None:
         """Ends every call of this channel and closes it."""
-        await self._channel.close()
+        if "_channel" in self.__dict__:
+            await self._channel.close()
 
     def error(self, rpc_error: aio.AioRpcError, *, answered: bool) -> WavegateError:
         """The exception for how gRPC ended a call of this channel."""

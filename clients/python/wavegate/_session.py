@@ -250,7 +250,7 @@ class BaseSession(Duplex[RequestT, ResponseT, EventT]):
 
     def _finish(self, failure: WavegateError | None) -> None:
         # What `session_ended` says counts: the call's own status may be lost on the way (grpc/grpc#36066).
-        super()._finish(failure if self.ended is None else self.ended.error)
+        super()._finish(self.ended.error if self.ended else failure)
 
     def _ending(self) -> WavegateError | None:
         return None if self.ended else self._lost()

@@ -41,7 +41,7 @@ class Client:
     """A connection to the gateway at `target` (`HOST:PORT`, or any gRPC name such as `unix:/run/wavegate.sock`).
 
     It connects with the first call, and again by itself after a loss. Any number of calls and sessions may run at
-    once, in the event loop in which it was made. Use it as `async with Client() as client`, or `close` it.
+    once, in the event loop of that first call. Use it as `async with Client() as client`, or `close` it.
 
     `tls` (implied by certificates, PEM) encrypts; `token` goes with every call as `authorization: Bearer`; `options`
     are gRPC channel arguments on top of this client's own.

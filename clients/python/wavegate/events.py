@@ -401,7 +401,7 @@ class Transcript:
     stable_prefix_length: int
     """Characters that recent revisions did not change."""
     full_text: str
-    """On finals: all finals so far and this one."""
+    """On finals, with the setting `full_transcript`: all finals so far and this one."""
     redacted_entities: tuple[str, ...]
     settings_revision: int
     upstream: UpstreamInfo | None

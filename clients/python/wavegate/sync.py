@@ -352,16 +352,14 @@ class Client:
         options: Sequence[tuple[str, str | int]] = (),
     ) -> None:
         """Connects with the first call."""
-        self._client = _loop.call(
-            lambda: asynchronous.Client(
-                target,
-                tls=tls,
-                root_certificates=root_certificates,
-                client_certificate=client_certificate,
-                token=token,
-                metadata=metadata,
-                options=options,
-            )
+        self._client = asynchronous.Client(
+            target,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            token=token,
+            metadata=metadata,
+            options=options,
         )
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from wavegate_server.errors import WavegateError
 from wavegate_server.session.context import SessionContext, endpoint_of
 from wavegate_server.session.events import (
     AckState,
+    ApplyPolicy,
     ConnectionChanged,
     EndReason,
     EndSession,
@@ -67,6 +68,8 @@ class Alarm:
     def __init__(self, ring: Callable[[float], None]) -> None:
         self._ring = ring
         self._due: float | None = None
+        self._armed_for = 0.0
+        """When the handle rings. Handles of other loops cannot be asked."""
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, due: float | None) -> None:
@@ -74,9 +77,10 @@ class Alarm:
         self._due = due
         if due is None:
             return
-        if self._handle is None or due < self._handle.when():
+        if self._handle is None or due < self._armed_for:
             if self._handle is not None:
                 self._handle.cancel()
+            self._armed_for = due
             self._handle = asyncio.get_running_loop().call_at(due, self._rang)
 
     def cancel(self) -> None:
@@ -121,7 +125,7 @@ class Link:
         """Cut the connection and end its span."""
         self.transport.abort()
         if error is not None:
-            self.span.fail(error.reason, error.message)
+            self.span.fail(error.reason)
         self.span.end()
         if self.receiver is not None and self.receiver is not asyncio.current_task():
             self.receiver.cancel()
@@ -327,6 +331,9 @@ class Session(ABC):
         if listener is not None:
             self._listeners.setdefault(update.update_id, []).append(listener)
         waits = update.after_input_sequence is not None and update.after_input_sequence > self.input_sequence
+        if not waits and update.policy is ApplyPolicy.IMMEDIATE:
+            while self._held:
+                self._take_update(self._held.pop(0), now)  # it pulls along what waits
         if waits or self._held:
             # Deltas apply in the order in which they came, so one that waits holds those behind it.
             if len(self._held) >= MAX_HELD_UPDATES:
@@ -484,21 +491,20 @@ class Session(ABC):
     async def _dial(self, url: str, attempt: int) -> Link:
         """Open the next upstream connection. Raises an error of `wavegate_server.errors`."""
         context = self.context
-        self.connection_index += 1
-        index = self.connection_index
         span = context.telemetry.connection_span(context.span, self.kind, endpoint_of(url), attempt)
         before = self._now()
         try:
             transport = await context.dialer.dial(url, context.target.headers())
         except WavegateError as exc:
-            span.fail(exc.reason, exc.message)
+            span.fail(exc.reason)
             span.end()
             raise
         except BaseException:
             span.end()
             raise
         now = self._now()
-        return Link(transport, url, index, span, now, now - before)
+        self.connection_index += 1
+        return Link(transport, url, self.connection_index, span, now, now - before)
 
     def _rearm(self) -> None:
         """Set the alarm for whatever is due first."""

@@ -62,6 +62,8 @@ from wavegate_server.waves.settings import (
 KEEPALIVE_S = 5.0
 """Time without audio after which the upstream is told that the session lives; LiveKit's plugin waits as long."""
 PROGRESS_S = 1.0
+PACE_S = 0.005
+"""A source that is held back to real time may be ahead of it by less than this."""
 QUIET_S = 1.0
 """Quiet after a `finalize` with nothing to say that answers it (contract, `Finalize`)."""
 SLOW_ANSWER_S = 3.0
@@ -221,7 +223,7 @@ class TranscriptionSession(Session):
         if link is None or self._history.end - link.timeline.position >= self._limit:
             return None
         ahead_s = self._clock.duration_s(self._history.end) - (now - self._first_audio_at)
-        return max(0.0, ahead_s)
+        return ahead_s if ahead_s >= PACE_S else 0
 
     def _handle(self, command: Any, now: float) -> None:
         match command:
@@ -492,14 +494,23 @@ class TranscriptionSession(Session):
                 self._delivered_by(link, now)
                 self._on_voice(link, False, link.timeline.to_session(event.at_s))
             case stt.StreamFinished():
-                if not self._complete:
-                    self._on_last(link, None, now)
+                self._on_finished(link, now)
             case stt.ConnectionFailed():
                 self._on_failed(link, event.error)
             case stt.PongReceived():
                 pass
         self._settle(now)
         self._wake.set()
+
+    def _on_finished(self, link: SttLink, now: float) -> None:
+        """It closed in good order; without its last transcript only where there was nothing left to say."""
+        if self._complete:
+            return
+        if self._segments.text or link.heard_since_final:
+            error = errors.UpstreamUnavailable("the upstream closed before it sent its last transcript")
+            self._on_failed(link, error, 1000)
+        else:
+            self._on_last(link, None, now)
 
     def _delivered_by(self, link: SttLink, now: float) -> None:
         link.delivered = True
@@ -536,7 +547,7 @@ class TranscriptionSession(Session):
             self._on_last(link, said, now)
         elif event.is_final:
             self._on_final(link, said, event.from_finalize, now)
-        elif said.text or self._segments.text:
+        elif said.text or (self._segments.text and not said.repeated):
             self._on_partial(link, said, now)
 
     def _place(self, link: SttLink, event: stt.TranscriptReceived) -> _Said:
@@ -558,16 +569,17 @@ class TranscriptionSession(Session):
             out.Sentence(s.text, seconds(to_session(s.start_s)), seconds(to_session(s.end_s)), s.speaker)
             for s in event.sentences
         )
-        text = event.text
+        text, repeated = event.text, False
         if link.repeats_before:
             fresh = tuple(w for w in words if _middle(w) > repeats)
             if len(fresh) < len(words):
                 words, text = fresh, " ".join(w.text for w in fresh)
                 sentences = tuple(s for s in sentences if _middle(s) > repeats)
+                repeated = not words
             elif not words and event.is_final and not link.had_final and text.strip() == self._last_final:
-                text = ""
+                text, repeated = "", True
         end = to_session(event.words[-1].end_s) if words else None
-        return _Said(text, words, sentences, end, event)
+        return _Said(text, words, sentences, end, event, repeated)
 
     def _on_partial(self, link: SttLink, said: _Said, now: float) -> None:
         stable = self._segments.saw(said.text)
@@ -590,9 +602,12 @@ class TranscriptionSession(Session):
         elif said.event is not None and (said.event.speech_final or self._ended_by_silence(link, said)):
             trigger = FinalTrigger.ENDPOINT
         answers = turn is not None and not turn.own
-        if said.text or answers or (self._segments.text and trigger is not FinalTrigger.RECONNECT):
+        # An empty final closes an open segment, unless it is empty because it said nothing new.
+        closes = bool(self._segments.text) and not said.repeated and trigger is not FinalTrigger.RECONNECT
+        if said.text or answers or closes:
             self._say_final(link, said, trigger, turn if answers else None, now)
         link.heard_since_final = False
+        link.had_final = True
 
     def _until_speech_end(self, link: SttLink, said: _Said) -> _Said:
         """A forced final without words that it may have cut: those are heard whole on the next connection."""
@@ -691,7 +706,6 @@ class TranscriptionSession(Session):
         if said.text:
             self._last_final = said.text.strip()
         if link is not None:
-            link.had_final = True
             self._retry.delivered()
         reach = max(end, turn.position) if turn is not None else end
         if link is not None:
@@ -704,10 +718,7 @@ class TranscriptionSession(Session):
     def _on_last(self, link: SttLink | None, said: _Said | None, now: float) -> None:
         """Nothing more comes from upstream: answer what is open, the last answer being the last transcript."""
         self._complete = True
-        if said is None:
-            # It closed without a last transcript; what it said so far is all there is.
-            end = self._position(self._hanging[-1].end_s) if self._hanging else None
-            said = _Said(self._segments.text, self._hanging, (), end, None)
+        said = said or _NOTHING
         for turn in [t for t in self._turns if t.own]:
             self._turns.remove(turn)
         turns = list(self._turns)
@@ -812,6 +823,8 @@ class TranscriptionSession(Session):
             now = self._now()
             if self._crash is not None:
                 raise self._crash
+            if self._discarded.is_set():
+                return
             self._settle(now)
             link = self._link
             if link is None:
@@ -825,7 +838,8 @@ class TranscriptionSession(Session):
             message = self._next_message(link, now)
             self._rearm()
             if message is None:
-                await self._wake.wait()
+                if not self._complete:
+                    await self._wake.wait()
                 continue
             try:
                 await link.transport.send(message)
@@ -1224,6 +1238,8 @@ class _Said:
     end: int | None
     event: stt.TranscriptReceived | None
     """What the upstream said, for all that needs no place."""
+    repeated: bool = False
+    """Whether all of it was said in finals before."""
 
 
 _NOTHING = _Said("", (), (), None, None)

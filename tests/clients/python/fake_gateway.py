@@ -109,6 +109,8 @@ class FakeGateway:
     """Sessions are cut off after `session_started` and the first text or audio, without a last word."""
     late_audio_chunks: int = 0
     """Audio that is on its way when a cancel arrives: sent before `utterance_cancelled`."""
+    slow_cancel: bool = False
+    """Cancels are not answered while `hold` is clear."""
     resume_window_s: int = 0
     acknowledge: bool = True
     max_text_message_chars: int = 0
@@ -336,6 +338,8 @@ class FakeSynthesisSession(FakeSession):
         self.queue.put_nowait(utterance_id)
 
     async def cancel(self, cancel: Any) -> None:
+        if self.gateway.slow_cancel:
+            await self.gateway.hold.wait()
         wanted = [cancel.utterance_id] if cancel.utterance_id else list(self.texts)
         for utterance_id in wanted:
             if utterance_id in self.texts and utterance_id not in self.over:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -571,6 +573,16 @@ class TestProcesses:
         assert b"Traceback" not in err
         self.wait_for(lambda: gateway.cancelled_calls)
 
+    def test_being_terminated_completes_the_file(self, gateway: FakeGateway, nowhere: Path) -> None:
+        gateway.hold.clear()
+        process = self.start("say", "A story without an end, it seems.", "-o", "a.wav")
+        self.wait_for((nowhere / "a.wav").exists)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 143, err
+        data, _ = soundfile.read(nowhere / "a.wav", dtype="int16")
+        assert "A story without an end, it seems.".startswith(text_of(data.tobytes()))
+
     def test_an_interrupt_while_it_waits_for_text(self, gateway: FakeGateway) -> None:
         process = self.start("say", "-o", "a.pcm")
         self.wait_for(lambda: gateway.inputs("start"))
@@ -589,6 +601,43 @@ class TestProcesses:
         assert process.stderr is not None
         assert process.stderr.read() == b""
         assert process.wait(timeout=30) == 141
+
+    def test_a_session_closed_from_outside_does_not_wait_for_more_text(self, gateway: FakeGateway) -> None:
+        from wavegate.sync import Client
+
+        process = self.start("say", "-o", "a.wav")
+        assert process.stdin is not None
+        process.stdin.write(b"Hello")
+        process.stdin.flush()
+        self.wait_for(lambda: gateway.inputs("text"))
+        with Client() as client:
+            client.close_session(next(iter(gateway.sessions)))
+        assert process.wait(timeout=30) == 1
+        assert process.stderr is not None
+        assert b"ended from outside" in process.stderr.read()
+
+    def test_a_terminal_sees_partials_and_a_pipe_the_finals(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        soundfile.write(nowhere / "a.wav", np.zeros(16000), 16000)
+        terminal, other_end = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wavegate.cli", "listen", "a.wav", "--paced"],
+            stdout=subprocess.PIPE,
+            stderr=other_end,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        )
+        os.close(other_end)
+        seen = b""
+        with contextlib.suppress(OSError):  # what a terminal says at its end
+            while content := os.read(terminal, 4096):
+                seen += content
+        os.close(terminal)
+        out, _ = process.communicate(timeout=30)
+        assert (process.returncode, out) == (0, b"heard 0 to 32000\n")
+        assert b"heard 0 to 16000" in seen
+        assert b"first words after" in seen
+        assert b"heard 0 to 32000\r\n" not in seen
 
     def test_data_goes_to_stdout_and_the_rest_does_not(self, gateway: FakeGateway) -> None:
         process = self.start("--json", "say", "Hello", "-o", "a.wav")

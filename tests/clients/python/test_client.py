@@ -190,3 +190,22 @@ async def test_one_client_carries_many_sessions(client: Client) -> None:
 
     spoken = await asyncio.gather(*(talk(n) for n in range(20)))
     assert spoken == [f"session {n} speaks for itself" for n in range(20)]
+
+
+def test_a_client_may_be_made_before_there_is_a_loop() -> None:
+    client = Client("127.0.0.1:1")
+
+    async def use() -> None:
+        async with client:
+            with pytest.raises(GatewayUnavailableError):
+                await client.get_session("s")
+
+    asyncio.run(use())
+    asyncio.run(Client("127.0.0.1:1").close())
+
+
+async def test_tls_is_spoken_where_it_is_asked_for(gateway: FakeGateway) -> None:
+    """A plain gateway does not understand it, which shows that it was tried."""
+    async with Client(gateway.target, tls=True) as client:
+        with pytest.raises(GatewayUnavailableError, match="no gateway at"):
+            await client.get_session("s")

@@ -349,6 +349,21 @@ class TestBargeIn:
             assert answer.outcome is not None
         assert gateway.inputs("cancel")[0].playback_offset.nanos == 250_000_000
 
+    async def test_silence_does_not_wait_for_the_gateways_word(
+        self, gateway: FakeGateway, client: Client
+    ) -> None:
+        gateway.hold.clear()
+        gateway.slow_cancel = True
+        async with client.synthesize(voice_id="magnus") as session:
+            utterance = await session.say("A long story that nobody wants to hear to its end.")
+            listening = asyncio.create_task(utterance.read())
+            await soon(lambda: gateway.sent_chunks)
+            await session.cancel()
+            assert text_of(await asyncio.wait_for(listening, 5)) in ("", "A long s")
+            assert utterance.outcome is None
+            gateway.hold.set()
+            assert isinstance(await utterance.done(), UtteranceCancelled)
+
     async def test_what_is_buffered_here_is_dropped(self, gateway: FakeGateway, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.say("Nobody has read any of this yet.")
@@ -545,7 +560,7 @@ class TestEnding:
 
 
 class TestFailing:
-    async def test_the_events_end_with_the_failure(self, client: Client) -> None:
+    async def test_the_events_end_with_the_failure(self, gateway: FakeGateway, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
             await session.say("[break]")
             events = []
@@ -556,6 +571,8 @@ class TestFailing:
         assert events[-1].error is caught.value
         assert caught.value.reason == "UPSTREAM_CREDENTIAL"
         assert not caught.value.retryable
+        await asyncio.sleep(0.1)  # time enough for a cancellation to arrive, were there one
+        assert gateway.cancelled_calls == 0, "the gateway ends the call itself, with the same status"
 
     async def test_everybody_who_waits_hears_of_it(self, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
@@ -569,6 +586,17 @@ class TestFailing:
         with pytest.raises(UpstreamError, match="key is bad"):
             async with client.synthesize(voice_id="magnus") as session:
                 await session.say("[break]")
+
+    async def test_also_where_only_the_sender_of_an_iterator_could_have(self, client: Client) -> None:
+        async def endless() -> AsyncIterator[str]:
+            while True:
+                yield "and on "
+                await asyncio.sleep(0.001)
+
+        with pytest.raises(UpstreamError, match="key is bad"):
+            async with client.synthesize(voice_id="magnus") as session:
+                await session.say("[break]")
+                await session.say(endless())
 
     async def test_the_status_survives_an_abort_under_full_writing(
         self, gateway: FakeGateway, client: Client

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +18,7 @@ from wavegate_server.rpc.server import BindError, Tls, check_port, options
 from wavegate_server.rpc.trace import current_call
 
 from tests.server.rpc.serving import MAX_MESSAGE_BYTES, SESSION_SERVICE, Served, serving
+from tests.support.certificates import Certificates
 
 TOKENS = Authenticator(lambda: parse_tokens("alice:0123456789abcdef"))
 
@@ -172,43 +170,6 @@ async def one_answer_at_the_end(requests: Any, context: Any) -> None:
     await context.write(pb.UpdateSettingsResponse())
 
 
-class Certificates:
-    """An authority, a server's certificate for localhost, and a client's, as PEM files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._run(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=authority "
-            "-keyout ca.key -out ca.pem"
-        )
-        self._issue("server", "localhost", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-        self._issue("client", "alice.example", "keyUsage=digitalSignature")
-
-    def __call__(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
-
-    def _issue(self, name: str, common_name: str, extension: str) -> None:
-        (self._folder / "ext").write_text(extension)
-        self._run(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
-            f"-subj /CN={common_name} -keyout {name}.key -out {name}.csr"
-        )
-        self._run(
-            f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext "
-            f"-out {name}.pem"
-        )
-
-    def _run(self, arguments: str) -> None:
-        subprocess.run(["openssl", *arguments.split()], cwd=self._folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make certificates with")
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
 async def secure_get(served: Served, credentials: Any) -> str:
     async with grpc.aio.secure_channel(f"localhost:{served.server.port}", credentials) as channel:
         found = await pb_grpc.SessionServiceStub(channel).GetSession(pb.GetSessionRequest(), timeout=10)
@@ -216,16 +177,20 @@ async def secure_get(served: Served, credentials: Any) -> str:
 
 
 async def test_tls(certificates: Certificates) -> None:
-    tls = Tls(certificates("server.pem"), certificates("server.key"))
+    tls = Tls(certificates.read("server.pem"), certificates.read("server.key"))
     async with serving(get=answer, tls=tls) as served:
-        assert await secure_get(served, grpc.ssl_channel_credentials(certificates("ca.pem"))) == "anonymous"
+        assert (
+            await secure_get(served, grpc.ssl_channel_credentials(certificates.read("ca.pem"))) == "anonymous"
+        )
 
 
 async def test_with_client_certificates_the_common_name_is_the_caller(certificates: Certificates) -> None:
-    tls = Tls(certificates("server.pem"), certificates("server.key"), certificates("ca.pem"))
+    tls = Tls(certificates.read("server.pem"), certificates.read("server.key"), certificates.read("ca.pem"))
     async with serving(get=answer, tls=tls) as served:
-        ca = certificates("ca.pem")
-        known = grpc.ssl_channel_credentials(ca, certificates("client.key"), certificates("client.pem"))
+        ca = certificates.read("ca.pem")
+        known = grpc.ssl_channel_credentials(
+            ca, certificates.read("client.key"), certificates.read("client.pem")
+        )
         assert await secure_get(served, known) == "alice.example"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await secure_get(served, grpc.ssl_channel_credentials(ca))

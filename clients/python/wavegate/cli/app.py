@@ -24,6 +24,7 @@ Exit codes:
   6    no capacity left: try again later
   130  interrupted
   141  whoever read the output has gone
+  143  terminated
 """
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+import signal
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -110,13 +112,26 @@ def command(
             output=Output(as_json=bool(common.get("as_json"))),
         )
         try:
-            asyncio.run(function(connection, *args, **options))
+            asyncio.run(_until_told(function(connection, *args, **options)))
+        except asyncio.CancelledError:
+            raise Failure("terminated", 143) from None
         except WavegateError as exc:
             if connection.output.as_json:
                 connection.output.json({"event": "error", **error_object(exc)})
             raise _failure(exc) from exc
 
     return body
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a command; SIGTERM ends it as an interrupt does: sessions closed, files complete."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(
+        NotImplementedError, RuntimeError, ValueError
+    ):  # not the main thread, or not Unix
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
 
 
 def _failure(error: WavegateError) -> Failure:
@@ -129,13 +144,17 @@ def _failure(error: WavegateError) -> Failure:
     return Failure(message, code)
 
 
-async def together(*work: Awaitable[Any]) -> None:
-    """Runs several things to their end; the first failure stops the others and is raised as it is."""
-    tasks = [asyncio.ensure_future(item) for item in work]
+async def converse(send: Coroutine[Any, Any, None], receive: Coroutine[Any, Any, None]) -> None:
+    """Sends and receives at once. The first failure stops the other side; so does the end of what is received."""
+    sending, receiving = asyncio.create_task(send), asyncio.create_task(receive)
     try:
-        for done in asyncio.as_completed(tasks):
-            await done
+        await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            await sending
+        await receiving
+        if not sending.done():
+            raise Failure("the session was ended from outside, before everything was sent", 1)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        sending.cancel()
+        receiving.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)

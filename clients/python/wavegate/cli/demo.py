@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import click
 
 from wavegate.audio import bytes_per_second, wav_header
-from wavegate.cli.command import Connection, command, together
+from wavegate.cli.command import Connection, command, converse
 from wavegate.cli.output import Output, ms
 from wavegate.cli.own_gateway import own_gateway
 from wavegate.cli.playback import Sink, choose_sink
@@ -268,7 +268,7 @@ class _Demo:
                             finals.append(event.text)
 
             with self.output.live():
-                await together(send(), read())
+                await converse(send(), read())
         self._step("understood", " ".join(finals) or "nothing")
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Iterable
 
 import click
 
-from wavegate.cli.command import Connection, command, together
+from wavegate.cli.command import Connection, command, converse
 from wavegate.cli.inputs import from_thread, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
@@ -83,7 +83,7 @@ async def listen(
         hearing = _Hearing(connection.output, session)
         with connection.output.live():
             async with session:
-                await together(hearing.send(source, paced=paced), hearing.receive())
+                await converse(hearing.send(source, paced=paced), hearing.receive())
     hearing.summarize()
 
 

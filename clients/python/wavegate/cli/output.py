@@ -73,9 +73,11 @@ class Output:
                 self._live = None
 
     def progress(self, text: str) -> None:
-        """The line that changes."""
+        """The line that changes; of a long one the end."""
         if self._live is not None:
-            self._live.update(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+            room = self._console.width - 1
+            text = text if len(text) <= room else "…" + text[-(room - 1) :]
+            self._live.update(Text(text, style="dim", no_wrap=True))
 
     def event(self, event: object, *, with_audio: bool = False) -> None:
         """An event: as JSON, or as a note where it is something to know."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import click
 
-from wavegate.cli.command import Connection, command, together
+from wavegate.cli.command import Connection, command, converse
 from wavegate.cli.inputs import Utterances, from_thread, read_text, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
@@ -80,7 +80,7 @@ async def say(
         try:
             with connection.output.live():
                 async with session:
-                    await together(
+                    await converse(
                         speech.send(words if stdin is None else from_thread(lambda: read_text(stdin))),
                         speech.receive(),
                     )
@@ -145,7 +145,7 @@ class _Speech:
             self._output.event(event, with_audio=self._sink is None)
             match event:
                 case AudioChunk():
-                    await self._take(event.audio)
+                    await self._take(event)
                 case UtteranceCompleted():
                     self._utterances += 1
                     self._audio_s += event.metrics.audio_duration_s
@@ -157,17 +157,16 @@ class _Speech:
         if self._failure is not None:
             raise self._failure
 
-    async def _take(self, audio: bytes) -> None:
+    async def _take(self, chunk: AudioChunk) -> None:
         if self._first_audio_s is None:
             self._first_audio_s = time.monotonic()
             if self._sink is not None:
                 self._sink.open(self._session.started.audio_format)
         if self._sink is not None:
-            await self._sink.write(audio)
-        self._audio_bytes += len(audio)
-        self._output.progress(
-            f"first audio after {ms(self._latency_s)}, {self._audio_bytes // 1024} KiB so far"
-        )
+            await self._sink.write(chunk.audio)
+        self._audio_bytes += len(chunk.audio)
+        so_far_s = self._audio_s + chunk.start_offset_s
+        self._output.progress(f"first audio after {ms(self._latency_s)}, {so_far_s:.1f} s so far")
 
     @property
     def _latency_s(self) -> float | None:

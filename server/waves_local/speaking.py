@@ -1,8 +1,27 @@
-"""How fast speech goes out, and in what portions."""
+"""How speech is had from an engine, in what portions it goes out, and how fast."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from waves_local.engine import Engine, SpokenAudio, SpokenWord
 from waves_local.options import Options
+from waves_local.tts_request import TtsRequest
+
+
+@asynccontextmanager
+async def speech_of(
+    engine: Engine, request: TtsRequest, text: str
+) -> AsyncIterator[AsyncIterator[SpokenAudio | SpokenWord]]:
+    """The speech of a text with a request's settings. Leaving the block stops the engine's work."""
+    pieces = engine.synthesizer.synthesize(request.voice_request(text))
+    try:
+        yield pieces
+    finally:
+        # Left to the garbage collector, an abandoned generator would end some time later.
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 class Chunks:

@@ -1,0 +1,121 @@
+"""`wavegate-server` as a process of its own, as users run it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+PATIENCE_S = 60.0
+"""Starting takes a second or two; a machine under load takes longer."""
+
+# Nobody is there; the gateway only dials when a session wants it.
+NO_UPSTREAM = ("--upstream", "ws://127.0.0.1:9")
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what configures a gateway, and with `more`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WAVEGATE_", "WAVES_LOCAL_", "OTEL_", "SMALLEST_"))
+    }
+    return {**kept, **(more or {})}
+
+
+async def finished(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """Run to the end: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "wavegate_server", *arguments, stdout=PIPE, stderr=PIPE, env=environment(env)
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something outside this process is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():  # noqa: ASYNC110 - another process has no Event
+            await asyncio.sleep(0.02)
+
+
+class Running:
+    """A gateway that serves. `banner` is what it has printed so far; `log` its stderr."""
+
+    def __init__(
+        self, process: Process, port: int, port_file: Path, banner: list[str], log: list[str]
+    ) -> None:
+        self.process = process
+        self.port = port
+        self.port_file = port_file
+        self.banner = banner
+        self.log = log
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def upstream_port(self) -> int:
+        """The port of its local upstream, from the first line."""
+        return int(self.banner[0].partition("ws://127.0.0.1:")[2].partition(",")[0])
+
+    def signal(self, signum: signal.Signals) -> None:
+        self.process.send_signal(signum)
+
+    async def ended(self) -> int:
+        """Wait for its end; the exit code."""
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def running(
+    *arguments: str, env: Mapping[str, str] | None = None, listen: str = "127.0.0.1:0"
+) -> AsyncIterator[Running]:
+    """Start a gateway and wait until it serves; end it when the block is left."""
+    with TemporaryDirectory(prefix="wavegate-test-") as folder:
+        port_file = Path(folder) / "port"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "wavegate_server", "--listen", listen, "--port-file", str(port_file)),
+            *arguments,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=environment(env),
+        )
+        banner: list[str] = []
+        log: list[str] = []
+        assert process.stdout is not None
+        assert process.stderr is not None
+        readers = [
+            asyncio.create_task(_collect(process.stdout, banner)),
+            asyncio.create_task(_collect(process.stderr, log)),
+        ]
+        try:
+
+            async def serves() -> bool:
+                assert process.returncode is None, f"it ended with {process.returncode}: {log}"
+                return port_file.exists() and bool(banner)
+
+            await until(serves)
+            yield Running(process, int(port_file.read_text()), port_file, banner, log)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await asyncio.wait(readers, timeout=5)
+
+
+async def _collect(stream: asyncio.StreamReader, into: list[str]) -> None:
+    async for line in stream:
+        into.append(line.decode().rstrip("\n"))
