@@ -9,7 +9,7 @@ from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.session.events import Upstream
 from wavegate_server.session.http import UpstreamHttp
-from wavegate_server.session.retry import RetryBudget
+from wavegate_server.session.retry import QueueWait, RetryBudget
 from wavegate_server.waves import prerecorded
 from wavegate_server.waves.prerecorded import Answer
 from wavegate_server.waves.settings import Settings
@@ -50,9 +50,8 @@ async def recognize(
     path = prerecorded.path_of(old_path=old_path)
     query = prerecorded.query(settings, old_path=old_path)
     content, content_type = recording.body()
-    retry = RetryBudget()
+    retry, queue = RetryBudget(), QueueWait(max_queue_wait_s)
     loop = asyncio.get_running_loop()
-    capacity_until: float | None = None
     while True:
         try:
             body = await http.request(
@@ -62,15 +61,9 @@ async def recognize(
             return answer, Upstream(request_id=answer.request_id, endpoint=http.endpoint(path))
         except errors.UpstreamStalled:
             raise
-        except errors.UpstreamCapacity as exc:
-            now = loop.time()
-            capacity_until = capacity_until or now + max_queue_wait_s
-            delay = 0.5 if exc.retry_after_s is None else exc.retry_after_s
-            if now + delay > capacity_until:
+        except (errors.UpstreamError, errors.UpstreamCapacity) as exc:
+            full = isinstance(exc, errors.UpstreamCapacity)
+            delay = queue.next_delay_s(exc, loop.time()) if full else retry.next_delay_s(exc)
+            if delay is None:
                 raise
-        except errors.UpstreamError as exc:
-            wait = retry.next_delay_s(exc)
-            if wait is None:
-                raise
-            delay = wait
         await asyncio.sleep(delay)

@@ -12,6 +12,8 @@ DELAYS_S = (0.0, 0.1, 0.3)
 """Before the first, second and third try after a failure: a dropped connection is mostly back at once."""
 JITTER = 0.25
 """Each delay varies by this share, so that many sessions do not dial in step."""
+LONGEST_DELAY_S = 2.0
+"""An upstream that asks for more time than this is given up: nobody waits so long in mid-speech."""
 HEALTHY_S = 5.0
 """A connection that lived this long and delivered something has refilled the budget."""
 CAPACITY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -25,28 +27,79 @@ class RetryBudget:
         """`rng` returns numbers from 0 to 1."""
         self._rng = rng
         self.failures = 0
+        self._dials = 0
 
     @property
     def max_attempts(self) -> int:
         return len(DELAYS_S)
 
+    @property
+    def attempt(self) -> int:
+        """The number of the next attempt to connect, from 1, since the budget was full."""
+        return self._dials + 1
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts there will be in all, with that one."""
+        return self.attempt + max(0, len(DELAYS_S) - self.failures)
+
+    def dialled(self) -> None:
+        """An attempt is made."""
+        self._dials += 1
+
+    def connected(self) -> None:
+        """It succeeded. Whether the connection is any good is still to be seen."""
+        if not self.failures:
+            self._dials = 0
+
     def next_delay_s(self, error: WavegateError) -> float | None:
-        """Count a failure; seconds to wait before the next try, or None to give up."""
-        self.failures += 1
-        if not error.retryable or self.failures > len(DELAYS_S):
+        """Count a failure; seconds to wait before the next try, or None to give up.
+
+        What trying again cannot mend is not counted: it says nothing about the connection. Garbage may be a
+        broken connection's, so it is tried again; garbage in the place of a handshake's answer is not.
+        """
+        garbage = isinstance(error, errors.UpstreamProtocol) and error.http_status is None
+        if not error.retryable and not garbage:
             return None
-        if isinstance(error, errors.UpstreamCapacity):
-            return error.retry_after_s if error.retry_after_s is not None else CAPACITY_DELAYS_S[0]
-        delay = DELAYS_S[self.failures - 1]
-        if error.retry_after_s is not None:
-            delay = max(delay, error.retry_after_s)
-        return delay * (1 + JITTER * (2 * self._rng() - 1))
+        self.failures += 1
+        if self.failures > len(DELAYS_S) or (error.retry_after_s or 0.0) > LONGEST_DELAY_S:
+            return None
+        delay = DELAYS_S[self.failures - 1] * (1 + JITTER * (2 * self._rng() - 1))
+        return max(delay, error.retry_after_s or 0.0)
 
     def connection_ended(self, lived_s: float, delivered: bool) -> None:
         """A connection has gone; a good one refills the budget."""
         if delivered and lived_s >= HEALTHY_S:
-            self.failures = 0
+            self.delivered()
 
     def delivered(self) -> None:
         """Something that was owed arrived in full: an utterance completed, a final came."""
-        self.failures = 0
+        self.failures = self._dials = 0
+
+
+class QueueWait:
+    """Waiting for a full account (HTTP 429 and the like): from the first refusal on, within the queue's time."""
+
+    def __init__(self, limit_s: float) -> None:
+        """`limit_s`: how long is waited at most, in seconds."""
+        self._limit_s = limit_s
+        self._since: float | None = None
+        self._refusals = 0
+
+    def next_delay_s(self, error: WavegateError, now: float) -> float | None:
+        """Count a refusal; seconds to wait before the next try, or None when that would be too late."""
+        if self._since is None:
+            self._since = now
+        delay = error.retry_after_s
+        if delay is None:
+            delay = CAPACITY_DELAYS_S[min(self._refusals, len(CAPACITY_DELAYS_S) - 1)]
+        self._refusals += 1
+        if now + delay > self._since + self._limit_s:
+            self.over()
+            return None
+        return delay
+
+    def over(self) -> None:
+        """Served, or given up: the next refusal begins anew."""
+        self._since = None
+        self._refusals = 0

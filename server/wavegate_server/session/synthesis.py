@@ -5,6 +5,7 @@ other (a `flush` or an IMMEDIATE delta closes one and opens the next), and its a
 log. Who does what:
 
 - `submit` and `update_settings` (the caller's stream and the control plane) change the line at once;
+- `SettingsSchedule` decides which utterance gets which settings;
 - `_drive` is the only one that dials and sends;
 - a link's receiver turns frames into events, and stops reading while the caller is behind.
 """
@@ -12,8 +13,9 @@ log. Who does what:
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
@@ -21,23 +23,25 @@ from urllib.parse import urlencode
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import Violation, WavegateError
-from wavegate_server.session.base import APPLY_WITHIN_S, Link, Session, State
+from wavegate_server.session.base import Session, State
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.encode import make_encoder
 from wavegate_server.session.events import (
-    ApplyPolicy,
     ConnectionChanged,
     ConnectionReason,
     ConnectionState,
     EndReason,
+    EndSession,
     Mechanism,
     UpdateSettings,
     Upstream,
     Usage,
 )
-from wavegate_server.session.ledger import Pending, SettingsLedger
+from wavegate_server.session.ledger import SettingsLedger
+from wavegate_server.session.line import Line
 from wavegate_server.session.log import EventLog
-from wavegate_server.session.retry import RetryBudget
+from wavegate_server.session.retry import QueueWait, RetryBudget
+from wavegate_server.session.settings_schedule import SettingsSchedule
 from wavegate_server.session.synthesis_events import (
     AudioProduced,
     CancelMethod,
@@ -54,28 +58,18 @@ from wavegate_server.session.synthesis_events import (
     chunks,
 )
 from wavegate_server.session.transport import TransportClosed
-from wavegate_server.session.utterance import UNSPEAKABLE, Metrics, TimedWord, Utterance
+from wavegate_server.session.tts_link import TtsLink, reason_of
+from wavegate_server.session.utterance import UNSPEAKABLE, Metrics, Utterance
 from wavegate_server.waves import tts
 from wavegate_server.waves.settings import SYNTHESIS, Field, Place, Settings, unknown_languages
 
+logger = logging.getLogger(__name__)
+
 KEEPALIVE_S = 25.0
 """Idle time after which the upstream is told that the session lives; it hangs up after 60 s (tts-ws)."""
-REMEMBERED_IDS = 1024
-"""Ended utterances whose late text is still recognised."""
 MAX_UNREAD_EVENTS = 1024
 """Events other than audio that may wait for the caller to read; then its messages, which make most of them, are
 read no further."""
-
-
-class TtsLink(Link):
-    """A connection with its protocol core."""
-
-    protocol: tts.TtsProtocol
-    path: str = ""
-    last_sent_at: float = 0.0
-    broken: bool = False
-    """A send found it closed; its receiver will say why."""
-
 
 _FATAL = (errors.UpstreamCredential, errors.UpstreamGone)
 """What dialling again cannot mend: utterance and session end both."""
@@ -95,66 +89,74 @@ class SynthesisSession(Session):
         max_audio_lead_s: float | None = None,
         retry: RetryBudget | None = None,
     ) -> None:
-        mode = context.target.tts_mode
         ledger = SettingsLedger(
             SYNTHESIS,
             settings,
             context.defaults,
             mechanism=self._mechanism,
-            max_buffer_delay_s=max_buffer_delay_s(mode),
+            max_buffer_delay_s=max_buffer_delay_s(context.target.tts_mode),
             require=require_voice,
         )
-        super().__init__(
-            context, audio_format, ledger, EventLog(context.bounds.max_waiting_audio_s, max_audio_lead_s)
-        )
+        log = EventLog(context.bounds.max_waiting_audio_s, max_audio_lead_s)
+        super().__init__(context, audio_format, ledger, log)
+        self._line = Line()
+        self._schedule = SettingsSchedule(ledger, self._line, self._acknowledge)
         self._retry = retry or RetryBudget()
-        self._line: deque[Utterance] = deque()
-        self._open: Utterance | None = None
-        """The utterance that takes text; always the last of the line."""
-        self._over: OrderedDict[str, None] = OrderedDict()
-        self._counter = 0
-        self._requests = 0
+        self._queue_wait = QueueWait(context.bounds.max_queue_wait_s)
         self._link: TtsLink | None = None
+        self._standby: TtsLink | None = None
+        """A connection to another endpoint, opened to try a delta that needs it."""
         self._upstream = Upstream()
         """The latest connection, also when it has gone."""
         self._dialling: asyncio.Task[TtsLink] | None = None
-        self._redial_at: float | None = None
-        self._redial_reason: ConnectionReason | None = ConnectionReason.INITIAL
-        """Why a connection is wanted before there is text for it; None: one is dialled when there is."""
+        self._wanted = True
+        """Whether to dial before there is text to say."""
+        self._reason = ConnectionReason.INITIAL
+        """Why the next connection is opened: how the last one ended."""
+        self._not_before: float | None = None
+        """When to dial, or to say the text again, after a failure."""
         self._to_send: deque[str] = deque()
+        """Messages beside the text: cancels and keepalives."""
         self._room = asyncio.Event()
         self._room.set()
-        self._barriers: dict[int, Utterance] = {}
-        """Revision of a waiting delta -> the last utterance that still has the old settings."""
-        self._buffered_chars = 0
+        self._requests = 0
         self._input_chars = 0
-        self._utterance_count = 0
         self._audio_bytes = 0
         self._audio_samples = 0
-        self._capacity_since: float | None = None
+        self._replayed_chars = 0
 
     # -- the caller's messages ----------------------------------------------------------------------------------
 
     async def ready(self) -> None:
         await self._room.wait()
 
+    def end(self, command: EndSession) -> None:
+        super().end(command)
+        if self.state is not State.CONNECTING:
+            self.state = State.DRAINING
+        if self._line.open is not None:
+            self._line.end_text(self._line.open)
+        self._room.set()
+        if command.discard:
+            self._discard()
+
     def _handle(self, command: Any, now: float) -> None:
         match command:
             case SpeakText():
                 self._speak(command, now)
             case FlushText():
-                if (utterance := self._find(command.utterance_id, "flush")) is not None:
+                if (utterance := self._open(command.utterance_id, "flush")) is not None:
                     utterance.cut()
             case EndUtterance():
-                if (utterance := self._find(command.utterance_id, "end_utterance")) is not None:
-                    self._end_text(utterance)
+                if (utterance := self._open(command.utterance_id, "end_utterance")) is not None:
+                    self._line.end_text(utterance)
             case CancelUtterance():
                 self._cancel(command, now)
             case ReportPlayback():
-                known = next((u for u in self._unended() if u.utterance_id == command.utterance_id), None)
-                if (utterance := known) is not None:
+                heard = [u for u in self._unended() if u.utterance_id == command.utterance_id]
+                for utterance in heard:
                     utterance.playback_s = command.playback_offset_s
-                else:
+                if not heard:
                     self._unknown(command.utterance_id, "playback")
             case _:
                 raise TypeError(f"not a command of a synthesis session: {type(command).__name__}")
@@ -162,9 +164,9 @@ class SynthesisSession(Session):
 
     def _speak(self, command: SpeakText, now: float) -> None:
         utterance_id = command.utterance_id
-        utterance = self._open
+        utterance = self._line.open
         if utterance is None or utterance_id not in ("", utterance.utterance_id):
-            if utterance_id and (utterance_id in self._over or self._by_id(utterance_id) is not None):
+            if self._line.is_used(utterance_id):
                 self._warn(
                     "STALE_TEXT",
                     f"text for utterance {utterance_id!r}, which has ended, was dropped; use a new utterance_id",
@@ -173,40 +175,19 @@ class SynthesisSession(Session):
                 )
                 return
             if utterance is not None:
-                self._end_text(utterance)
-            utterance = self._new_utterance(utterance_id, command.traceparent, now)
-        if command.traceparent and not utterance.traceparent:
-            utterance.traceparent = command.traceparent
-        bounds = self.context.bounds
-        error: WavegateError | None = None
-        if len(command.text) > bounds.max_text_message_chars:
-            error = errors.InvalidInput.field(
-                "text.text",
-                f"at most {bounds.max_text_message_chars} characters a message, got {len(command.text)}; "
-                "send it in pieces",
-            )
-        elif len(utterance.text) + len(command.text) > bounds.max_utterance_chars:
-            error = errors.InvalidInput.field(
-                "text.text",
-                f"at most {bounds.max_utterance_chars} characters an utterance; begin a new one at a sentence end",
-            )
-        elif (bad := UNSPEAKABLE.search(command.text)) is not None:
-            error = errors.InvalidInput.field("text.text", f"holds the control character U+{ord(bad[0]):04X}")
-        if error is not None:
+                self._line.end_text(utterance)
+            utterance = self._new_utterance(utterance_id or self._line.unused_id(), now)
+        utterance.traceparent = utterance.traceparent or command.traceparent
+        utterance.last_input_sequence = self.input_sequence
+        if (error := self._refusal(utterance, command.text)) is not None:
             self._fail_utterance(utterance, error, now)
             return
         self._input_chars += len(command.text)
         utterance.add(command.text)
         if command.end_utterance:
-            self._end_text(utterance)
+            self._line.end_text(utterance)
 
-    def _new_utterance(self, utterance_id: str, traceparent: str, now: float) -> Utterance:
-        if not utterance_id:
-            self._counter += 1
-            utterance_id = f"utterance-{self._counter}"
-            while utterance_id in self._over or self._by_id(utterance_id) is not None:
-                self._counter += 1
-                utterance_id = f"utterance-{self._counter}"
+    def _new_utterance(self, utterance_id: str, now: float) -> Utterance:
         utterance = Utterance(
             utterance_id,
             self.ledger.latest,
@@ -215,21 +196,31 @@ class SynthesisSession(Session):
             Metrics(first_text_at=now),
             make_encoder(self.audio_format),
             self.audio_format.sample_rate_hz,
-            traceparent=traceparent,
         )
         self._line.append(utterance)
-        self._open = utterance
         return utterance
 
-    def _end_text(self, utterance: Utterance) -> None:
-        utterance.text_ended = True
-        if self._open is utterance:
-            self._open = None
+    def _refusal(self, utterance: Utterance, text: str) -> WavegateError | None:
+        """What is wrong with a piece of text."""
+        bounds = self.context.bounds
+        if len(text) > bounds.max_text_message_chars:
+            wrong = (
+                f"at most {bounds.max_text_message_chars} characters a message, got {len(text)}; "
+                "send it in pieces"
+            )
+        elif len(utterance.text) + len(text) > bounds.max_utterance_chars:
+            wrong = f"at most {bounds.max_utterance_chars} characters an utterance; begin a new one at a sentence end"
+        elif (bad := UNSPEAKABLE.search(text)) is not None:
+            wrong = f"holds the control character U+{ord(bad[0]):04X}"
+        else:
+            return None
+        return errors.InvalidInput.field("text.text", wrong)
 
-    def _find(self, utterance_id: str, what: str) -> Utterance | None:
+    def _open(self, utterance_id: str, what: str) -> Utterance | None:
         """The open utterance, if it is the one meant; else a warning."""
-        utterance = self._open
+        utterance = self._line.open
         if utterance is not None and utterance_id in ("", utterance.utterance_id):
+            utterance.last_input_sequence = self.input_sequence
             return utterance
         self._unknown(utterance_id, what)
         return None
@@ -238,69 +229,85 @@ class SynthesisSession(Session):
         which = f"utterance {utterance_id!r} is not open" if utterance_id else "no utterance is open"
         self._warn("UNKNOWN_UTTERANCE", f"{what}: {which}; nothing was done", utterance_id, input=what)
 
-    def _by_id(self, utterance_id: str) -> Utterance | None:
-        return next((u for u in self._line if u.utterance_id == utterance_id), None)
+    # -- cancelling ---------------------------------------------------------------------------------------------
 
     def _unended(self) -> list[Utterance]:
-        """What the caller has not heard the end of: first those that are made, but whose audio still waits for it."""
-        waiting = [e for e in self.log if isinstance(e, AudioProduced | UtteranceCompleted)]
-        unheard = {e.utterance.utterance_id for e in waiting if isinstance(e, AudioProduced)}
-        made = [e.utterance for e in waiting if isinstance(e, UtteranceCompleted)]
-        return [*(u for u in made if u.utterance_id in unheard), *self._line]
+        """What the caller has not heard the end of: first what has ended, but whose audio still waits for it."""
+        ended: dict[str, Utterance] = {}
+        unheard: set[str] = set()
+        for event in self.log:
+            match event:
+                case AudioProduced():
+                    unheard.add(event.utterance.utterance_id)
+                case UtteranceCompleted() | UtteranceFailed():
+                    ended[event.utterance.utterance_id] = event.utterance
+        return [*(u for i, u in ended.items() if i in unheard), *self._line]
 
     def _cancel(self, command: CancelUtterance, now: float) -> None:
         chosen = [u for u in self._unended() if command.utterance_id in ("", u.utterance_id)]
         if not chosen:
-            self._warn(
-                "NOTHING_TO_CANCEL",
-                f"utterance {command.utterance_id!r} is not being spoken"
-                if command.utterance_id
-                else "nothing is being spoken",
-                command.utterance_id,
-            )
+            which = f"utterance {command.utterance_id!r}" if command.utterance_id else "nothing"
+            state = "is not being spoken" if command.utterance_id else "is being spoken"
+            self._warn("NOTHING_TO_CANCEL", f"{which} {state}", command.utterance_id)
             return
         # What is spoken first, so that its stale audio stops first; the offset is of that utterance.
         for index, utterance in enumerate(chosen):
             self._cancel_one(utterance, command.playback_offset_s if index == 0 else None, now)
-        self._settle_settings(now)
+        self._schedule.apply_due(now, self.input_sequence)
 
     def _cancel_one(self, utterance: Utterance, playback_s: float | None, now: float) -> None:
-        method = CancelMethod.NOT_SENT
-        total_s: float | None = None
-        if utterance.started:
-            method = CancelMethod.DISCARD
-            link, request = self._link, utterance.request
-            if request is None and utterance.text_ended and not utterance.pieces:
-                total_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
-            if link is not None and request is not None and not request.ended:
-                messages = link.protocol.cancel(request, now)
-                if messages:
-                    method = CancelMethod.UPSTREAM_CANCEL
-                    self._to_send.extend(messages)
-                elif not link.protocol.reusable:
-                    method = CancelMethod.RECONNECT
-                    self._redial_reason = ConnectionReason.UTTERANCE_CANCEL
+        rate_hz = self.audio_format.sample_rate_hz
+        total_s = utterance.metrics.audio_samples / rate_hz if utterance.whole else None
+        method = self._stop_upstream(utterance, now)
+        discarded = self._take_back(utterance)
+        delivered_s = utterance.metrics.audio_samples / rate_hz
+        heard_s = playback_s if playback_s is not None else utterance.playback_s
+        heard_s = delivered_s if heard_s is None else min(heard_s, delivered_s)
+        spoken, remaining, source = utterance.spoken(heard_s, total_s)
+        self._leave(utterance, now)
+        self._emit(UtteranceCancelled(utterance, method, spoken, remaining, source, discarded / rate_hz))
+
+    def _stop_upstream(self, utterance: Utterance, now: float) -> CancelMethod:
+        """Have the upstream say no more of an utterance, as far as that can be."""
+        if not utterance.started:
+            return CancelMethod.NOT_SENT
+        link, request = self._link, utterance.request
+        if link is None or request is None:
+            return CancelMethod.DISCARD
+        messages = link.protocol.cancel(request, now)
+        self._to_send.extend(messages)
+        if messages:
+            return CancelMethod.UPSTREAM_CANCEL
+        if link.protocol.reusable:
+            return CancelMethod.DISCARD
+        link.drop_reason = ConnectionReason.UTTERANCE_CANCEL
+        self._wanted = True
+        return CancelMethod.RECONNECT
+
+    def _take_back(self, utterance: Utterance) -> int:
+        """Take what waits of an utterance out of the caller's way; the samples that are not delivered."""
         taken = self.log.take_back(
-            lambda e: (
-                (isinstance(e, AudioProduced | UtteranceCompleted) and e.utterance is utterance)
-                or (isinstance(e, WordsTimed) and e.utterance_id == utterance.utterance_id)
+            lambda event: (
+                (
+                    isinstance(event, AudioProduced | UtteranceCompleted | UtteranceFailed)
+                    and event.utterance is utterance
+                )
+                or (isinstance(event, WordsTimed) and event.utterance_id == utterance.utterance_id)
             )
         )
-        self.log.forget_lead()
-        discarded = 0
-        for chunk in taken:
-            if isinstance(chunk, AudioProduced):
-                discarded += chunk.samples
-                self._take_from_account(chunk)
-        rate = self.audio_format.sample_rate_hz
-        delivered_s = utterance.metrics.audio_samples / rate
-        heard_s = playback_s if playback_s is not None else utterance.playback_s
-        spoken, remaining, source = utterance.spoken(
-            delivered_s if heard_s is None else min(heard_s, delivered_s), total_s
-        )
-        if not utterance.over:
-            self._close_utterance(utterance, now)
-        self._emit(UtteranceCancelled(utterance, method, spoken, remaining, source, discarded / rate))
+        if utterance.started:
+            self.log.forget_lead()
+        metrics = utterance.metrics
+        samples = 0
+        for event in taken:
+            if isinstance(event, AudioProduced):
+                samples += event.samples
+                metrics.chunk_count -= 1
+                metrics.audio_bytes -= len(event.audio)
+                self._audio_bytes -= len(event.audio)
+        metrics.audio_samples -= samples
+        self._audio_samples -= samples
+        return samples
 
     # -- settings -----------------------------------------------------------------------------------------------
 
@@ -312,24 +319,8 @@ class SynthesisSession(Session):
         return Mechanism.NEXT_UTTERANCE
 
     def _take_update(self, update: UpdateSettings, now: float) -> None:
-        outcome = self.ledger.assess(update, now, self.input_sequence)
-        if not isinstance(outcome, Pending):
-            self._acknowledge(outcome)
-            return
-        newest = self._line[-1] if self._line else None
-        for ack in self.ledger.supersede(
-            outcome, lambda old: self._barriers.get(old.revision) is newest and newest is not None
-        ):
-            self._acknowledge(ack)
-        self.ledger.accept(outcome)
-        self._warn_languages(update.delta)
-        if outcome.update.policy is ApplyPolicy.IMMEDIATE:
-            self._apply_now(outcome, now)
-        elif newest is None:
-            self._acknowledge(self.ledger.apply(outcome, now))
-        else:
-            self._barriers[outcome.revision] = newest
-            self._acknowledge(self.ledger.queued(outcome))
+        if self._schedule.take(update, now, self.input_sequence):
+            self._warn_languages(update.delta)
 
     def _warn_languages(self, settings: Settings) -> None:
         for name, tag in unknown_languages(SYNTHESIS, settings):
@@ -339,201 +330,127 @@ class SynthesisSession(Session):
                 field=name,
             )
 
-    def _apply_now(self, until: Pending, now: float) -> None:
-        """Put `until` and all before it in force with the next upstream message."""
-        changed = {name for p in self.ledger.pending for name in p.changed if p.revision <= until.revision}
-        upstream = any((f := SYNTHESIS.field(n)) is not None and f.place is Place.UPSTREAM for n in changed)
-        touched: list[Utterance] = []
-        for utterance in self._line:
-            request = utterance.request
-            closed = request is not None and utterance.text_ended and not utterance.pieces
-            if closed or utterance.settings_revision >= until.revision:
-                continue
-            utterance.settings = until.settings
-            utterance.settings_revision = until.revision
-            if upstream:
-                utterance.cut_before_waiting()
-            touched.append(utterance)
-        in_place = any(u.started for u in touched)
-        while self.ledger.pending and self.ledger.pending[0].revision <= until.revision:
-            pending = self.ledger.pending[0]
-            self._barriers.pop(pending.revision, None)
-            if in_place:
-                pending.fields = tuple(
-                    (name, Mechanism.IN_PLACE if how is Mechanism.NEXT_UTTERANCE else how)
-                    for name, how in pending.fields
-                )
-            self._acknowledge(
-                self.ledger.apply(
-                    pending,
-                    now,
-                    first_utterance_id=touched[0].utterance_id if touched else "",
-                    input_sequence=self.input_sequence,
-                )
-            )
-
-    def _settle_settings(self, now: float) -> None:
-        """Apply the deltas whose last old utterance is over."""
-        while self.ledger.pending:
-            pending = self.ledger.pending[0]
-            barrier = self._barriers.get(pending.revision)
-            if barrier is not None and not barrier.over:
-                return
-            self._barriers.pop(pending.revision, None)
-            first = next((u for u in self._line if u.settings_revision >= pending.revision), None)
-            self._acknowledge(
-                self.ledger.apply(pending, now, first_utterance_id=first.utterance_id if first else "")
-            )
-
     # -- the upstream's events ----------------------------------------------------------------------------------
 
-    def _on_event(self, event: tts.TtsEvent, now: float) -> None:
+    def _take_events(self, link: TtsLink, events: Iterable[tts.TtsEvent], now: float) -> None:
+        for event in events:
+            if isinstance(event, tts.RequestFailed | tts.ConnectionFailed) and not link.protocol.reusable:
+                # First what happened to the connection, then what that means.
+                self._lose(link, link.reason(event.error), event.error)
+            self._on_event(link, event, now)
+            self._wake.set()
+
+    def _on_event(self, link: TtsLink, event: tts.TtsEvent, now: float) -> None:
+        if isinstance(event, tts.ConnectionFailed):
+            if isinstance(event.error, (*_FATAL, errors.UpstreamCapacity)):
+                self.fail(event.error)
+            return
+        utterance = self._line.head
+        if utterance is None or utterance.request is not event.request:
+            return
         match event:
             case tts.AudioReceived():
-                utterance = self._speaking(event.request)
-                if utterance is not None:
-                    self._on_audio(utterance, event.pcm, now)
+                link.delivered = True
+                self._on_audio(utterance, event.pcm, now)
             case tts.WordReceived():
-                utterance = self._speaking(event.request)
-                if utterance is not None and utterance.settings.get("word_timings"):
-                    base = utterance.request_base_s
-                    word = TimedWord(
-                        event.text, len(utterance.words), base + event.start_s, base + event.end_s
-                    )
-                    utterance.words.append(word)
-                    self._emit(WordsTimed(utterance.utterance_id, (word,)))
+                if utterance.settings.get("word_timings"):
+                    word = utterance.add_word(event.text, event.start_s, event.end_s)
+                    if word is not None:
+                        self._emit(WordsTimed(utterance.utterance_id, (word,)))
             case tts.RequestCompleted():
-                utterance = self._speaking(event.request)
-                if utterance is not None:
-                    self._on_completed(utterance, event.source, now)
+                self._on_completed(link, utterance, event, now)
             case tts.RequestFailed():
-                utterance = self._speaking(event.request)
-                if utterance is not None:
-                    self._on_failed(utterance, event.error, now)
-            case tts.ConnectionFailed():
-                if isinstance(event.error, (*_FATAL, errors.UpstreamCapacity)):
-                    self.fail(event.error)
-        self._wake.set()
-
-    def _speaking(self, request: tts.Request) -> Utterance | None:
-        utterance = self._line[0] if self._line else None
-        return utterance if utterance is not None and utterance.request is request else None
+                self._on_failed(utterance, event, now)
 
     def _on_audio(self, utterance: Utterance, pcm: bytes, now: float) -> None:
-        metrics = utterance.metrics
-        if metrics.first_received_at is None:
-            metrics.first_received_at = now
-        elif metrics.last_received_at is not None:
-            metrics.max_gap_s = max(metrics.max_gap_s, now - metrics.last_received_at)
-        metrics.last_received_at = now
-        if self._link is not None:
-            self._link.delivered = True
+        utterance.metrics.received(now)
         pcm = utterance.whole_samples(pcm)
         if pcm:
             self._produce(utterance, utterance.encoder.encode(pcm), len(pcm) // 2)
 
     def _produce(self, utterance: Utterance, audio: bytes, samples: int) -> None:
-        before = utterance.metrics.audio_samples, utterance.metrics.audio_bytes
         size = self.ledger.settings.get("max_chunk_bytes")
         for chunk in chunks(utterance, audio, samples, self.audio_format, size):
+            self._audio_samples += chunk.samples
+            self._audio_bytes += len(chunk.audio)
             self._emit(chunk, chunk.samples / self.audio_format.sample_rate_hz)
-        self._audio_samples += utterance.metrics.audio_samples - before[0]
-        self._audio_bytes += utterance.metrics.audio_bytes - before[1]
 
-    def _take_from_account(self, chunk: AudioProduced) -> None:
-        """A chunk that was never delivered."""
-        metrics = chunk.utterance.metrics
-        metrics.audio_samples -= chunk.samples
-        metrics.audio_bytes -= len(chunk.audio)
-        metrics.chunk_count -= 1
-        self._audio_samples -= chunk.samples
-        self._audio_bytes -= len(chunk.audio)
-
-    def _on_completed(self, utterance: Utterance, source: tts.Completion, now: float) -> None:
+    def _on_completed(
+        self, link: TtsLink, utterance: Utterance, event: tts.RequestCompleted, now: float
+    ) -> None:
         self._retry.delivered()
-        self._capacity_since = None
-        self._note_upstream(utterance)
+        self._queue_wait.over()
+        upstream = link.upstream
+        utterance.upstreams.append(
+            Upstream(
+                upstream.session_id,
+                event.request.upstream_request_id,
+                upstream.endpoint,
+                upstream.connection_index,
+            )
+        )
+        utterance.completion = event.source
         utterance.forget_request()
-        if utterance.text_ended and not any(isinstance(p, str) and p.strip() for p in utterance.pieces):
-            self._complete(utterance, source, now)
+        if utterance.text_ended and not utterance.has_words:
+            self._complete(utterance, now)
 
-    def _complete(self, utterance: Utterance, source: tts.Completion | None, now: float) -> None:
-        tail = utterance.encoder.finish()
-        if tail:
-            self._produce(utterance, tail, 0)
-        self._close_utterance(utterance, now)
-        self._emit(UtteranceCompleted(utterance, source))
-        self._settle_settings(now)
+    def _complete(self, utterance: Utterance, now: float) -> None:
+        self._produce(utterance, utterance.encoder.finish(), 0)
+        utterance.whole = True
+        self._leave(utterance, now)
+        self._emit(UtteranceCompleted(utterance, utterance.completion))
+        self._schedule.apply_due(now, self.input_sequence)
 
-    def _on_failed(self, utterance: Utterance, error: WavegateError, now: float) -> None:
-        self._note_upstream(utterance)
-        request = utterance.request
-        unheard = request is not None and request.audio_bytes == 0
-        closed_1008 = error.metadata.get("close_code") == "1008"
-        if isinstance(error, _FATAL) or closed_1008:
+    def _on_failed(self, utterance: Utterance, event: tts.RequestFailed, now: float) -> None:
+        error = event.error
+        if isinstance(error, _FATAL) or error.metadata.get("close_code") == "1008":
             self._fail_utterance(utterance, error, now)
             self.fail(error)
             return
-        if unheard and error.retryable and (delay := self._delay_s(error, now)) is not None:
-            utterance.give_back()
-            utterance.metrics.reconnect_count += 1
-            self._redial_at = now + delay
-            if not isinstance(error, errors.UpstreamCapacity):
-                self._emit_retry(error, delay)
+        delay_s = self._delay_s(utterance, error, now) if event.request.audio_bytes == 0 else None
+        if delay_s is None:
+            self._fail_utterance(utterance, error, now)
             return
-        self._fail_utterance(utterance, error, now)
+        # Nothing of it was heard: the whole text again.
+        self._not_before = now + delay_s
+        self._say_again(utterance)
+        if self._link is None:
+            self._say_reconnecting(error, delay_s)
 
-    def _delay_s(self, error: WavegateError, now: float) -> float | None:
+    def _say_again(self, utterance: Utterance) -> None:
+        if self._link is None:
+            utterance.metrics.reconnect_count += 1
+            self._replayed_chars += len(utterance.request_text)
+        utterance.give_back()
+
+    def _delay_s(self, utterance: Utterance | None, error: WavegateError, now: float) -> float | None:
         """Whether to try again, and after how long; a full account only within the queue's time."""
-        if isinstance(error, errors.UpstreamCapacity):
-            if self._capacity_since is None:
-                self._capacity_since = now
-            delay = error.retry_after_s if error.retry_after_s is not None else 0.5
-            limit = self._capacity_since + self.context.bounds.max_queue_wait_s
-            if now + delay > limit:
-                self._capacity_since = None
-                return None
-            return delay
-        return self._retry.next_delay_s(error)
+        if not isinstance(error, errors.UpstreamCapacity):
+            return self._retry.next_delay_s(error)
+        delay_s = self._queue_wait.next_delay_s(error, now)
+        if utterance is not None and delay_s is not None:
+            utterance.metrics.admission_wait_s += delay_s
+        return delay_s
 
     def _fail_utterance(self, utterance: Utterance, error: WavegateError, now: float) -> None:
+        self._stop_upstream(utterance, now)
         sent_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
-        request = utterance.request
-        if request is not None and not request.ended and self._link is not None:
-            self._to_send.extend(self._link.protocol.cancel(request, now))
-        self._close_utterance(utterance, now)
+        self._leave(utterance, now)
         self._emit(UtteranceFailed(utterance, error, sent_s))
-        self._settle_settings(now)
+        self._schedule.apply_due(now, self.input_sequence)
 
-    def _close_utterance(self, utterance: Utterance, now: float) -> None:
-        """Take an utterance out of the line, whatever became of it."""
-        utterance.over = True
-        self._utterance_count += 1
-        utterance.text_ended = True
-        utterance.pieces.clear()
+    def _leave(self, utterance: Utterance, now: float) -> None:
+        """An utterance has ended, whatever became of it."""
         utterance.metrics.ended_at = now
+        if utterance.over:
+            return  # it had ended before; its caller only had not heard so
+        if utterance is self._line.head:
+            self._queue_wait.over()
+        utterance.pieces.clear()
         utterance.forget_request()
-        if self._open is utterance:
-            self._open = None
         self._line.remove(utterance)
-        self._over[utterance.utterance_id] = None
-        while len(self._over) > REMEMBERED_IDS:
-            self._over.popitem(last=False)
         self._update_room()
         self._wake.set()
-
-    def _note_upstream(self, utterance: Utterance) -> None:
-        upstream = self.upstream()
-        request = utterance.request
-        if request is not None and upstream.endpoint:
-            utterance.upstreams.append(
-                Upstream(
-                    upstream.session_id,
-                    request.upstream_request_id,
-                    upstream.endpoint,
-                    upstream.connection_index,
-                )
-            )
 
     # -- driving ------------------------------------------------------------------------------------------------
 
@@ -541,10 +458,7 @@ class SynthesisSession(Session):
         self._rearm()
         while self.ended is None:
             self._wake.clear()
-            if self._ending is not None and self._ending.discard:
-                self._discard_all()
-                return
-            if await self._advance():
+            if await self._advance() or self.ended is not None:
                 continue
             if self._ending is not None and self.state is not State.CONNECTING and not self._line:
                 self._finish(self._end_reason or EndReason.CLIENT_END, self._failure)
@@ -552,22 +466,24 @@ class SynthesisSession(Session):
             self._rearm()
             await self._wake.wait()
 
-    def _discard_all(self) -> None:
+    def _discard(self) -> None:
+        """Stop now: what was begun ends with the session."""
         now = self._now()
+        self._release()
         failure = self._failure
         # Before `session_started` nothing was begun, and so nothing ends.
-        if self.state is not State.CONNECTING:
+        if self.state is not State.CONNECTING and self.ended is None:
             if failure is None or isinstance(failure, errors.SessionClosed):
                 for utterance in self._unended():
                     self._cancel_one(utterance, None, now)
             else:
-                for utterance in list(self._line):
+                for utterance in self._line:
                     self._fail_utterance(utterance, failure, now)
         self._finish(self._end_reason or EndReason.CLIENT_END, failure)
 
     def _break_off(self, error: WavegateError) -> None:
         if self.state is not State.CONNECTING:
-            for utterance in list(self._line):
+            for utterance in self._line:
                 self._fail_utterance(utterance, error, self._now())
         super()._break_off(error)
 
@@ -575,87 +491,81 @@ class SynthesisSession(Session):
         """Do the next thing that can be done; False when there is none."""
         now = self._now()
         link = self._link
-        if link is not None and link.protocol.disobeyed:
-            self._replace_disobedient(link)
+        if link is not None:
+            if link.protocol.disobeyed:
+                self._replace_disobedient(link)
+                return True
+            if not link.protocol.reusable and not self._request_open():
+                self._lose(link, link.reason(None), None)
+                return True
+            if self._to_send and not link.broken:
+                await self._send(link, self._to_send.popleft())
+                return True
+        trial = self._schedule.trial
+        if trial is not None and self.state is not State.CONNECTING and (self._line or self._ending is None):
+            await self._try_settings(trial.settings)
             return True
-        if link is not None and not link.protocol.reusable and not self._request_open():
-            self._lose(link, self._redial_reason or ConnectionReason.UPSTREAM_CLOSED, None)
-            return True
-        if link is not None and self._to_send and not link.broken:
-            await self._send(link, self._to_send.popleft())
-            return True
-        utterance = self._next_utterance(now)
-        if utterance is None and self._redial_reason is None:
-            return False
-        fresh = utterance is not None and utterance.request is None
-        if (
-            link is not None
-            and utterance is not None
-            and fresh
-            and link.path != self._path(utterance.settings)
-        ):
+        utterance = self._to_speak(now)
+        path = self._path(utterance.settings if utterance is not None else self.ledger.settings)
+        if link is not None and link.path != path and not self._request_open():
             self._lose(link, ConnectionReason.SETTINGS_UPDATE, None)
-            self._redial_reason = ConnectionReason.SETTINGS_UPDATE
+            self._wanted = True
             return True
-        if link is None:
-            if self._redial_at is not None and now < self._redial_at:
-                return False
-            if self._ending is not None and utterance is None and self.state is not State.CONNECTING:
-                self._redial_reason = None
-                return False
-            await self._connect(utterance)
-            return True
-        self._redial_reason = None
-        if utterance is None or link.broken or (self._redial_at is not None and now < self._redial_at):
+        if utterance is None and not self._wanted:
             return False
-        self._redial_at = None
-        return await self._say(link, utterance, now)
+        held_back = self._not_before is not None and now < self._not_before
+        if link is not None:
+            self._wanted = False
+            if utterance is None or link.broken or held_back:
+                return False
+            self._not_before = None
+            await self._say(link, utterance, now)
+            return True
+        if held_back:
+            return False
+        if utterance is None and self._ending is not None and self.state is not State.CONNECTING:
+            self._wanted = False
+            return False
+        await self._connect(utterance, path)
+        return True
 
     def _replace_disobedient(self, link: TtsLink) -> None:
         """The upstream still speaks what was cancelled: only another connection stops it."""
-        utterance = self._line[0] if self._line else None
-        if utterance is not None and utterance.request is not None:
-            if utterance.request.audio_bytes:
-                link.protocol.disobeyed = False  # the new request is heard already: let it finish
-                return
-            link.protocol.abandon()
-            utterance.give_back()
-        self._redial_reason = ConnectionReason.UTTERANCE_CANCEL
+        utterance = self._line.head
+        request = utterance.request if utterance is not None else None
+        link.drop_reason = ConnectionReason.UTTERANCE_CANCEL
+        if request is not None and request.audio_bytes:
+            link.protocol.disobeyed = False  # the next utterance is heard already: let it finish
+            return
+        link.protocol.abandon()
+        self._wanted = True
         self._lose(link, ConnectionReason.UTTERANCE_CANCEL, None)
+        if utterance is not None and request is not None:
+            self._say_again(utterance)
 
     def _request_open(self) -> bool:
-        request = self._line[0].request if self._line else None
-        return request is not None and not request.ended
+        head = self._line.head
+        return head is not None and head.request is not None
 
-    def _next_utterance(self, now: float) -> Utterance | None:
-        """The utterance to speak, if it has something to say; blank ones are completed on the way."""
-        while self._line:
-            utterance = self._line[0]
-            if utterance.request is None and utterance.text_ended:
-                waiting = any(isinstance(p, str) and p.strip() for p in utterance.pieces)
-                if not waiting:
-                    # All of it is spoken, or there was nothing to say.
-                    self._complete(utterance, tts.Completion.UPSTREAM if utterance.started else None, now)
-                    continue
-            if utterance.request is not None and utterance.request.ended:
+    def _to_speak(self, now: float) -> Utterance | None:
+        """The utterance that has something to send now; what has nothing to say is completed on the way."""
+        while (utterance := self._line.head) is not None:
+            request = utterance.request
+            if request is not None:
+                more = not request.closing and (utterance.pieces or utterance.text_ended)
+                return utterance if more else None
+            if utterance.has_words:
+                return utterance
+            if not utterance.text_ended:
                 return None
-            if utterance.pieces or (utterance.text_ended and not self._is_closing(utterance)):
-                blank = not any(isinstance(p, str) and p.strip() for p in utterance.pieces)
-                if utterance.request is None and blank:
-                    return None
-                return None if self._is_closing(utterance) else utterance
-            return None
+            self._complete(utterance, now)  # all of it is spoken, or it was blank
         return None
 
-    def _is_closing(self, utterance: Utterance) -> bool:
-        """Whether the closing fragment of the current request is sent."""
-        return utterance.request is not None and utterance.request.closing
-
-    async def _say(self, link: TtsLink, utterance: Utterance, now: float) -> bool:
+    async def _say(self, link: TtsLink, utterance: Utterance, now: float) -> None:
         """Send the utterance's next message."""
         taken = utterance.take()
         if taken is None:
-            return False
+            raise AssertionError(f"{utterance!r} has nothing to say")
         text, last = taken
         request = utterance.request
         if request is None:
@@ -667,17 +577,15 @@ class SynthesisSession(Session):
         utterance.request_text += text
         if not utterance.started:
             utterance.started = True
+            utterance.metrics.first_sent_at = now
             self._emit(
                 UtteranceStarted(
                     utterance.utterance_id, utterance.first_input_sequence, utterance.settings_revision
                 )
             )
-        if utterance.metrics.first_sent_at is None:
-            utterance.metrics.first_sent_at = now
         self._update_room()
         for message in link.protocol.speak(request, text, last=last, now=now):
             await self._send(link, message)
-        return True
 
     async def _send(self, link: TtsLink, message: str) -> None:
         link.last_sent_at = self._now()
@@ -687,113 +595,147 @@ class SynthesisSession(Session):
         except TransportClosed:
             link.broken = True  # what it said before it closed is still to be read
         except WavegateError as exc:
-            now = self._now()
-            events = link.protocol.failed(exc)
-            self._lose(link, ConnectionReason.NETWORK_ERROR, exc)
-            for event in events:
-                self._on_event(event, now)
+            link.close_code = 1006
+            self._take_events(link, link.protocol.failed(exc), self._now())
+            self._lose(link, link.reason(exc), exc)
+
+    def _keep_alive(self, link: TtsLink, now: float) -> None:
+        """Tell the upstream that the session lives."""
+        link.last_sent_at = now
+        head = self._line.head
+        if head is None or head.request is None:
+            self._to_send.extend(link.protocol.keepalive(self.ledger.settings))
+        else:
+            # A blank would fall into the text. All that was said so far is long spoken, so its request may as
+            # well end: what comes next begins another.
+            head.cut()
 
     # -- connections --------------------------------------------------------------------------------------------
 
     def _path(self, settings: Settings) -> str:
         return tts.path_of(settings, old_paths=self.context.target.old_tts_path)
 
-    async def _connect(self, utterance: Utterance | None) -> None:
-        """Dial. On failure: wait for the next try, or let the utterance or the session fail."""
-        settings = utterance.settings if utterance is not None else self.ledger.latest
-        path = self._path(settings)
-        reason = self._redial_reason or ConnectionReason.UPSTREAM_CLOSED
-        attempt = self._retry.failures + 1
-        if self.state is State.ACTIVE:
-            self.state = State.RECONNECTING
-        self._dialling = asyncio.create_task(self._open_link(path, attempt))
+    async def _connect(self, utterance: Utterance | None, path: str) -> None:
+        """Have a connection to say `utterance` over. On failure: wait, or let the utterance or the session fail."""
+        attempt, attempts = self._retry.attempt, self._retry.attempts
+        link, self._standby = self._standby, None
+        if link is None or link.path != path:
+            if link is not None:
+                link.release()
+            if self.state is State.ACTIVE:
+                self.state = State.RECONNECTING
+            self._retry.dialled()
+            try:
+                link = await self._open_link(path, attempt)
+            except WavegateError as exc:
+                self._dial_failed(utterance, exc)
+                return
+            if link is None:
+                return  # the session was told to stop
+            self._retry.connected()
+        self._link = link
+        self._not_before = None
+        self._wanted = False
+        first = self.state is State.CONNECTING
+        self.state = self._settled_state()
+        if utterance is None:
+            self._queue_wait.over()
+        if first:
+            self._emit(self._started())
+            self._warn_languages(self.ledger.settings)
+        else:
+            self.reconnect_count += 1
+        replayed, self._replayed_chars = self._replayed_chars, 0
+        self._emit(
+            ConnectionChanged(
+                ConnectionState.CONNECTED,
+                self._reason,
+                link.upstream,
+                attempt=attempt,
+                max_attempts=attempts,
+                handshake_s=link.handshake_s,
+                replayed_character_count=replayed,
+            )
+        )
+        link.receiver = asyncio.create_task(self._receive(link), name=f"receive {self.session_id}")
+
+    async def _open_link(self, path: str, attempt: int) -> TtsLink | None:
+        """Dial. None: the session was told to stop meanwhile."""
+        self._dialling = asyncio.create_task(self._dial_link(path, attempt))
         try:
             link = await self._dialling
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return  # the session was told to stop
-        except WavegateError as exc:
-            self._dial_failed(utterance, exc)
-            return
+            return None
         finally:
             self._dialling = None
-        self._link = link
-        self._redial_at = None
-        self._redial_reason = None
-        first = self.state is State.CONNECTING
-        self.state = self._settled_state()
-        if first:
-            self._emit(self._started())
-            self._warn_languages(self.ledger.settings)
-        else:
-            self.reconnect_count += 1
-        self._emit(
-            ConnectionChanged(
-                ConnectionState.CONNECTED,
-                ConnectionReason.INITIAL if first else reason,
-                self.upstream(),
-                attempt=attempt,
-                max_attempts=self._retry.max_attempts,
-                handshake_s=link.handshake_s,
-                replayed_character_count=(
-                    utterance.waiting_chars
-                    if utterance is not None and utterance.metrics.reconnect_count
-                    else 0
-                ),
-            )
-        )
-        link.receiver = asyncio.create_task(self._receive(link), name=f"receive {self.session_id}")
+        if self.ended is not None:
+            link.release()
+            return None
+        return link
 
-    async def _open_link(self, path: str, attempt: int) -> TtsLink:
+    async def _dial_link(self, path: str, attempt: int) -> TtsLink:
         target = self.context.target
         url = target.websocket_url(
             path, urlencode({"timeout": max(1, round(self.context.bounds.idle_timeout_s))})
         )
-        base = await self._dial(url, attempt)
-        link = TtsLink(base.transport, url, base.index, base.span, base.opened_at, base.handshake_s)
-        link.protocol = tts.TtsProtocol(
+        protocol = tts.TtsProtocol(
             target.tts_mode,
             self.audio_format.sample_rate_hz,
             self.context.client_session_id or self.session_id,
             target.habits,
         )
-        link.path = path
-        link.last_sent_at = base.opened_at
-        return link
+        return TtsLink(await self._dial(url, attempt), protocol, path)
 
     def _dial_failed(self, utterance: Utterance | None, error: WavegateError) -> None:
         now = self._now()
         fatal = isinstance(error, _FATAL)
-        delay = None if fatal else self._delay_s(error, now)
-        if delay is not None:
-            self._redial_at = now + delay
+        delay_s = None if fatal else self._delay_s(utterance, error, now)
+        if delay_s is not None:
+            self._not_before = now + delay_s
             if self.state is not State.CONNECTING:
-                self._emit_retry(error, delay)
+                self._say_reconnecting(error, delay_s)
             return
         if self.state is State.CONNECTING:
             raise error
         self.state = self._settled_state()
-        self._redial_at = None
-        self._redial_reason = None
-        self._retry.delivered()  # the next text has a budget of its own
-        if utterance is not None:
+        self._not_before = None
+        self._wanted = False
+        if utterance is not None and not utterance.over:
             self._fail_utterance(utterance, error, now)
         if fatal:
             self.fail(error)
 
+    async def _try_settings(self, settings: Settings) -> None:
+        """Open a connection to the endpoint that a delta needs, and say whether that can be had."""
+        path = self._path(settings)
+        if self._link is None or self._link.path != path:
+            try:
+                link = await self._open_link(path, 1)
+            except WavegateError as exc:
+                self._schedule.refused(exc, self._now(), self.input_sequence)
+                return
+            if link is None:
+                return
+            if self._standby is not None:
+                self._standby.release()
+            self._standby = link
+        self._schedule.proven(self._now(), self.input_sequence)
+
     def _settled_state(self) -> State:
         return State.ACTIVE if self._ending is None else State.DRAINING
 
-    def _emit_retry(self, error: WavegateError, delay_s: float) -> None:
+    def _say_reconnecting(self, error: WavegateError, delay_s: float) -> None:
+        counted = not isinstance(error, errors.UpstreamCapacity)
         self._emit(
             ConnectionChanged(
                 ConnectionState.RECONNECTING,
-                _reason_of(error),
+                reason_of(error),
                 self.upstream(),
-                attempt=self._retry.failures,
-                max_attempts=self._retry.max_attempts,
+                attempt=self._retry.attempt,
+                max_attempts=self._retry.attempts if counted else 0,
                 next_retry_delay_s=delay_s,
                 cause=error,
             )
@@ -802,13 +744,11 @@ class SynthesisSession(Session):
     async def _receive(self, link: TtsLink) -> None:
         """Read one connection to its end."""
         protocol = link.protocol
-        transport = link.transport
         try:
-            while True:
-                message = await transport.recv()
+            while self._link is link:
+                message = await link.transport.recv()
                 now = self._now()
-                for event in protocol.receive(message, now):
-                    self._on_event(event, now)
+                self._take_events(link, protocol.receive(message, now), now)
                 self._rearm()
                 if not protocol.reusable:
                     self._wake.set()
@@ -818,68 +758,64 @@ class SynthesisSession(Session):
                     self._rearm()
         except TransportClosed as exc:
             now = self._now()
-            idle = protocol.announced_idle
-            events = protocol.closed(exc.code, exc.reason, now)
-            error = next(
-                (e.error for e in events if isinstance(e, tts.RequestFailed | tts.ConnectionFailed)), None
+            link.close_code = exc.code if exc.code is not None else 1006
+            self._take_events(link, protocol.closed(exc.code, exc.reason, now), now)
+            self._lose(link, link.reason(None), None)
+        except Exception:
+            logger.exception("session failed unexpectedly")
+            self.fail(
+                errors.GatewayBug("the gateway failed; its log has the details under this session's trace id")
             )
-            reason = ConnectionReason.IDLE_TIMEOUT if idle else _reason_of(error)
-            self._lose(link, reason, error, exc.code)
-            for event in events:
-                self._on_event(event, now)
-        except WavegateError as exc:
-            self._lose(link, ConnectionReason.NETWORK_ERROR, exc)
-            for event in protocol.failed(exc):
-                self._on_event(event, self._now())
 
-    def _lose(
-        self, link: TtsLink, reason: ConnectionReason, error: WavegateError | None, code: int | None = None
-    ) -> None:
+    def _lose(self, link: TtsLink, reason: ConnectionReason, error: WavegateError | None) -> None:
         """A connection has gone, or is let go."""
         if self._link is not link:
             return
-        self._upstream = self.upstream()
+        self._upstream = link.upstream
         self._link = None
         self._to_send.clear()
+        self._reason = reason
         self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
         self._emit(
             ConnectionChanged(
                 ConnectionState.DISCONNECTED,
                 reason,
                 self._upstream,
-                close_code=code,
+                close_code=link.close_code,
                 cause=error,
             )
         )
         link.release(error)
         self._wake.set()
 
-    # -- time, totals, the end ----------------------------------------------------------------------------------
+    def _release(self) -> None:
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._link is not None:
+            self._upstream = self._link.upstream
+            self._link.release()
+            self._link = None
+        if self._standby is not None:
+            self._standby.release()
+            self._standby = None
+
+    # -- time, bounds, totals -----------------------------------------------------------------------------------
 
     def _due(self) -> float | None:
-        times = []
+        times = [self._schedule.due(), self._not_before]
         if self._link is not None:
-            deadline = self._link.protocol.deadline()
-            # While the caller is behind, nothing is read: silence is ours.
-            if deadline is not None and not self.log.full:
-                times.append(deadline)
             times.append(self._link.last_sent_at + KEEPALIVE_S)
-        if self._redial_at is not None:
-            times.append(self._redial_at)
-        times += [p.accepted_at + APPLY_WITHIN_S for p in self.ledger.pending]
-        return min(times, default=None)
+            # While the caller is behind, nothing is read: silence is ours.
+            times.append(None if self.log.full else self._link.protocol.deadline())
+        return min((t for t in times if t is not None), default=None)
 
     def _on_due(self, now: float) -> None:
         link = self._link
         if link is not None and not self.log.full:
-            for event in link.protocol.expire(now):
-                self._on_event(event, now)
-        if link is not None and now >= link.last_sent_at + KEEPALIVE_S:
-            self._to_send.extend(link.protocol.keepalive(self.ledger.latest))
-            link.last_sent_at = now
-        for pending in list(self.ledger.pending):
-            if now >= pending.accepted_at + APPLY_WITHIN_S and pending in self.ledger.pending:
-                self._apply_now(pending, now)
+            self._take_events(link, link.protocol.expire(now), now)
+        if link is not None and link is self._link and now >= link.last_sent_at + KEEPALIVE_S:
+            self._keep_alive(link, now)
+        self._schedule.apply_due(now, self.input_sequence)
         self._wake.set()
 
     def _busy(self) -> bool:
@@ -887,33 +823,25 @@ class SynthesisSession(Session):
 
     def _emit(self, event: Any, audio_s: float = 0.0) -> None:
         super()._emit(event, audio_s)
-        if self._unread_events() > MAX_UNREAD_EVENTS:
-            self._room.clear()
+        if self._unread_events > MAX_UNREAD_EVENTS:
+            self._update_room()
 
+    @property
     def _unread_events(self) -> int:
         return self.log.waiting_events + len(self._early or ())
 
     def _update_room(self) -> None:
         bounds = self.context.bounds
-        self._buffered_chars = sum(u.waiting_chars for u in self._line)
-        if (
-            self._buffered_chars > bounds.max_buffered_chars
+        full = (
+            self._unread_events > MAX_UNREAD_EVENTS
+            # One is being spoken, the others wait.
             or len(self._line) > bounds.max_queued_utterances
-            or self._unread_events() > MAX_UNREAD_EVENTS
-        ):
+            or self._line.waiting_chars >= bounds.max_buffered_chars
+        )
+        if full and self._ending is None:
             self._room.clear()
         else:
             self._room.set()
-
-    def end(self, command: Any) -> None:
-        super().end(command)
-        if self.state is not State.CONNECTING:
-            self.state = State.DRAINING
-        if self._open is not None:
-            self._end_text(self._open)
-        self._room.set()
-        if command.discard and self._dialling is not None:
-            self._dialling.cancel()
 
     def delivered(self, event: Any) -> None:
         if isinstance(event, AudioProduced):
@@ -924,28 +852,18 @@ class SynthesisSession(Session):
             self._update_room()
 
     def upstream(self) -> Upstream:
-        link = self._link
-        if link is None:
-            return self._upstream
-        return Upstream(link.protocol.upstream_session_id, "", link.endpoint, link.index)
+        return self._upstream if self._link is None else self._link.upstream
 
     def usage(self) -> Usage:
         return Usage(
             self._input_chars,
             self._audio_bytes,
             self._audio_samples / self.audio_format.sample_rate_hz,
-            self._utterance_count,
+            self._line.ended,
             self.reconnect_count,
             self.created_at,
             self.ended_at,
         )
-
-    def _release(self) -> None:
-        if self._dialling is not None:
-            self._dialling.cancel()
-        if self._link is not None:
-            self._link.release()
-            self._link = None
 
 
 def max_buffer_delay_s(mode: tts.Mode) -> float:
@@ -955,15 +873,5 @@ def max_buffer_delay_s(mode: tts.Mode) -> float:
 
 def require_voice(settings: Settings, path: str) -> Iterable[Violation]:
     """A session needs a voice, from the caller or from the gateway's default."""
-    if not settings.get("voice_id"):
+    if "voice_id" not in settings:
         yield Violation(f"{path}.voice_id", "a voice is required: the gateway has no default voice")
-
-
-def _reason_of(error: WavegateError | None) -> ConnectionReason:
-    if isinstance(error, errors.UpstreamCredential):
-        return ConnectionReason.AUTHENTICATION
-    if isinstance(error, errors.UpstreamCapacity):
-        return ConnectionReason.CONCURRENCY_LIMIT
-    if isinstance(error, errors.UpstreamUnavailable) and error.close_code not in (None, 1006):
-        return ConnectionReason.UPSTREAM_CLOSED
-    return ConnectionReason.UPSTREAM_CLOSED if error is None else ConnectionReason.NETWORK_ERROR

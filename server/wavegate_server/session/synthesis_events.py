@@ -123,12 +123,15 @@ def chunks(
 ) -> list[AudioProduced]:
     """Audio in pieces of at most `size` bytes, never a partial sample, and the account of it.
 
-    What an encoder holds back is accounted at once; its playing time goes with the piece that comes next.
+    `samples` is what the encoder was given for it. Playing time that the encoder holds back goes with the piece
+    that comes next.
     """
     metrics = utterance.metrics
+    samples += utterance.held_samples
     if not audio:
-        metrics.audio_samples += samples
+        utterance.held_samples = samples
         return []
+    utterance.held_samples = 0
     width = audio_format.encoding.bytes_per_sample or 1
     size = size or len(audio)
     size = max(width, size - size % width)

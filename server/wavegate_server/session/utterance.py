@@ -11,11 +11,14 @@ from enum import Enum, auto
 from wavegate_server.session.encode import Encoder
 from wavegate_server.session.events import Upstream
 from wavegate_server.waves.settings import Settings
-from wavegate_server.waves.tts import Request
+from wavegate_server.waves.tts import Completion, Request
 
 USUAL_S_PER_CHAR = 0.065
 """Playing time of a character at speed 1 (about 15 characters a second), for estimates only."""
 
+
+LONGEST_WORD_CHARS = 40
+"""A longer stretch without a blank is no word but a script that has none."""
 
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 """Control characters other than white space: no text has them, and JSON peers stumble over NUL."""
@@ -63,6 +66,14 @@ class Metrics:
     reconnect_count: int = 0
     admission_wait_s: float = 0.0
 
+    def received(self, now: float) -> None:
+        """Audio came from upstream."""
+        if self.first_received_at is None:
+            self.first_received_at = now
+        elif self.last_received_at is not None:
+            self.max_gap_s = max(self.max_gap_s, now - self.last_received_at)
+        self.last_received_at = now
+
 
 @dataclass(slots=True, eq=False)
 class Utterance:
@@ -76,6 +87,8 @@ class Utterance:
     encoder: Encoder
     sample_rate_hz: int
     traceparent: str = ""
+    last_input_sequence: int = 0
+    """The newest input that was about it."""
     text: str = ""
     """All text so far."""
     pieces: deque[str | Cut] = field(default_factory=deque)
@@ -91,8 +104,18 @@ class Utterance:
     """Playing time of the utterance before the current request."""
     request_cut: bool = False
     """Whether a cut, and not the utterance's end, closed the current request."""
+    completion: Completion | None = None
+    """How the end of the latest request was known; None: nothing was spoken yet."""
+    whole: bool = False
+    """Whether all of it was spoken."""
     held_byte: bytes = b""
+    held_samples: int = 0
+    """What the encoder was given and has not returned yet."""
     words: list[TimedWord] = field(default_factory=list)
+    request_words: int = 0
+    """Words that came for the current request."""
+    words_again: int = 0
+    """How many of them came before: their request was lost, and is said again."""
     upstreams: list[Upstream] = field(default_factory=list)
     discontinuity: bool = False
     playback_s: float | None = None
@@ -108,6 +131,11 @@ class Utterance:
         return not self.text.strip()
 
     @property
+    def has_words(self) -> bool:
+        """Whether there is something to say that was not sent yet."""
+        return any(isinstance(p, str) and p.strip() for p in self.pieces)
+
+    @property
     def waiting_chars(self) -> int:
         return sum(len(p) for p in self.pieces if isinstance(p, str))
 
@@ -120,16 +148,16 @@ class Utterance:
 
     def cut(self) -> None:
         """Have what was said so far spoken on its own. Nothing happens where nothing is open."""
-        waiting = any(isinstance(p, str) and p.strip() for p in self.pieces)
-        open_request = self.request is not None and not self.request.ended and not self.request_cut
-        if (waiting or open_request) and not (self.pieces and self.pieces[-1] is Cut.CUT):
+        if (self.has_words or self._can_close()) and not (self.pieces and self.pieces[-1] is Cut.CUT):
             self.pieces.append(Cut.CUT)
 
     def cut_before_waiting(self) -> None:
         """Close the open request before what is still waiting: the next message opens another."""
-        open_request = self.request is not None and not self.request.ended and not self.request_cut
-        if open_request and not (self.pieces and self.pieces[0] is Cut.CUT):
+        if self._can_close() and not (self.pieces and self.pieces[0] is Cut.CUT):
             self.pieces.appendleft(Cut.CUT)
+
+    def _can_close(self) -> bool:
+        return self.request is not None and not self.request.closing
 
     def take(self) -> tuple[str, bool] | None:
         """The next message: its text, and whether it closes the request. None while there is nothing to say.
@@ -160,12 +188,31 @@ class Utterance:
         if self.request_cut:
             self.pieces.appendleft(Cut.CUT)
         self.pieces.appendleft(self.request_text)
+        self.lose_request()
+
+    def lose_request(self) -> None:
+        """The current request is over, and another will say the same."""
+        words_again = max(self.words_again, self.request_words)
         self.forget_request()
+        self.words_again = words_again
 
     def forget_request(self) -> None:
+        """The current request is over, one way or the other."""
         self.request = None
         self.request_text = ""
         self.request_cut = False
+        self.request_words = self.words_again = 0
+        self.held_byte = b""  # half a sample of it is none of the next one's
+
+    def add_word(self, text: str, start_s: float, end_s: float) -> TimedWord | None:
+        """Note a word of the current request, times within it; None for one that was noted before."""
+        self.request_words += 1
+        if self.request_words <= self.words_again:
+            return None
+        base = self.request_base_s
+        word = TimedWord(text, len(self.words), base + start_s, base + end_s)
+        self.words.append(word)
+        return word
 
     def whole_samples(self, pcm: bytes) -> bytes:
         """Join what was held back, and hold back half a sample."""
@@ -182,19 +229,18 @@ class Utterance:
 
         `total_s` is the playing time of the whole text where it is known.
         """
-        if self.settings.get("word_timings") and self.words:
-            at = _end_of_spoken(self.text, self.words, heard_s)
-            return self.text[:at], self.text[at:], EstimateSource.WORD_TIMINGS
-        if heard_s <= 0 or not self.text:
+        if not self.words and (heard_s <= 0 or not self.text):
             return "", self.text, EstimateSource.UNSPECIFIED
-        speed = self.settings.get("speed", 1.0)
-        whole = total_s if total_s is not None else max(heard_s, len(self.text) * USUAL_S_PER_CHAR / speed)
-        at = (
-            len(self.text)
-            if heard_s >= whole
-            else _word_end(self.text, int(len(self.text) * heard_s / whole))
-        )
-        return self.text[:at], self.text[at:], EstimateSource.PROPORTIONAL
+        source = EstimateSource.WORD_TIMINGS if self.words else EstimateSource.PROPORTIONAL
+        if total_s is not None and heard_s >= total_s:
+            return self.text, "", source
+        if self.words:
+            at = _end_of_spoken(self.text, self.words, heard_s)
+        else:
+            speed = self.settings.get("speed", 1.0)
+            whole_s = total_s or max(heard_s, len(self.text) * USUAL_S_PER_CHAR / speed)
+            at = _word_end(self.text, int(len(self.text) * heard_s / whole_s))
+        return self.text[:at], self.text[at:], source
 
 
 def _end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int:
@@ -214,9 +260,10 @@ def _end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int
 
 
 def _word_end(text: str, at: int) -> int:
-    """The last word end at or before `at`."""
+    """The last word end at or before `at`; `at` itself in a script that has no blanks between words."""
     if at >= len(text) or text[at].isspace():
         return min(at, len(text))
-    while at > 0 and not text[at - 1].isspace():
-        at -= 1
-    return len(text[:at].rstrip())
+    start = at
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    return at if at - start > LONGEST_WORD_CHARS else len(text[:start].rstrip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -11,10 +12,10 @@ from wavegate_server.audio import AudioFormat
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.encode import make_encoder
 from wavegate_server.session.events import SessionLimits, SessionStarted, Upstream, WarningRaised
-from wavegate_server.session.http import UpstreamHttp
-from wavegate_server.session.retry import RetryBudget
+from wavegate_server.session.http import HttpStream, UpstreamHttp
+from wavegate_server.session.retry import QueueWait, RetryBudget
 from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted, WordsTimed, chunks
-from wavegate_server.session.utterance import Metrics, TimedWord, Utterance
+from wavegate_server.session.utterance import Metrics, Utterance
 from wavegate_server.waves import sse
 from wavegate_server.waves.settings import SYNTHESIS, Settings, unknown_languages
 from wavegate_server.waves.tts import Completion
@@ -44,35 +45,50 @@ async def synthesize(
         audio_format.sample_rate_hz,
         text=text,
     )
-    retry = RetryBudget()
+    metrics = utterance.metrics
+    retry, queue_wait = RetryBudget(), QueueWait(context.bounds.max_queue_wait_s)
     started = False
     while True:
         try:
-            async for event in _attempt(context, http, utterance, audio_format, text):
-                if isinstance(event, SessionStarted):
-                    if not started:
+            async with contextlib.aclosing(_attempt(context, http, utterance, audio_format, text)) as attempt:
+                async for event in attempt:
+                    if isinstance(event, SessionStarted):
+                        if started:
+                            continue
+                        started = True
                         yield event
-                        for name, tag in unknown_languages(SYNTHESIS, settings):
-                            yield WarningRaised(
-                                "UNKNOWN_LANGUAGE",
-                                f"{name} {tag!r} is not in the gateway's table; it is passed on as it is",
-                                {"field": name},
-                                utterance_id,
-                            )
-                    started = True
-                    continue
-                if isinstance(event, AudioProduced) and utterance.metrics.first_delivered_at is None:
+                        for warning in _unknown_languages(settings, utterance_id):
+                            yield warning
+                        continue
                     yield event
-                    utterance.metrics.first_delivered_at = loop.time()
-                    continue
-                yield event
+                    if isinstance(event, AudioProduced) and metrics.first_delivered_at is None:
+                        metrics.first_delivered_at = loop.time()
             return
         except errors.WavegateError as exc:
-            delay = retry.next_delay_s(exc) if not utterance.metrics.audio_samples else None
-            if delay is None or delay > context.bounds.max_queue_wait_s:
+            if metrics.first_received_at is not None:
                 raise
-            utterance.metrics.reconnect_count += 1
-            await asyncio.sleep(delay)
+            if isinstance(exc, errors.UpstreamCapacity):
+                delay_s = queue_wait.next_delay_s(exc, loop.time())
+                metrics.admission_wait_s += delay_s or 0.0
+            else:
+                delay_s = retry.next_delay_s(exc)
+                metrics.reconnect_count += 1
+            if delay_s is None:
+                raise
+            utterance.lose_request()
+            await asyncio.sleep(delay_s)
+
+
+def _unknown_languages(settings: Settings, utterance_id: str) -> list[WarningRaised]:
+    return [
+        WarningRaised(
+            "UNKNOWN_LANGUAGE",
+            f"{name} {tag!r} is not in the gateway's table; it is passed on as it is",
+            {"field": name},
+            utterance_id,
+        )
+        for name, tag in unknown_languages(SYNTHESIS, settings)
+    ]
 
 
 async def _attempt(
@@ -88,33 +104,23 @@ async def _attempt(
     async with http.stream("POST", sse.SSE_PATH, content=body) as response:
         yield started_event(context, settings, audio_format)
         reader = sse.SseReader()
-        lines = response.lines()
         done = False
-        try:
-            async for line in lines:
-                for event in reader.line(line):
-                    match event:
-                        case sse.Audio():
-                            now = loop.time()
-                            if metrics.first_received_at is None:
-                                metrics.first_received_at = now
-                            elif metrics.last_received_at is not None:
-                                metrics.max_gap_s = max(metrics.max_gap_s, now - metrics.last_received_at)
-                            metrics.last_received_at = now
-                            pcm = utterance.whole_samples(event.pcm)
-                            audio = utterance.encoder.encode(pcm) if pcm else b""
-                            for chunk in chunks(utterance, audio, len(pcm) // 2, audio_format, size):
-                                yield chunk
-                        case sse.Word() if settings.get("word_timings"):
-                            word = TimedWord(event.text, len(utterance.words), event.start_s, event.end_s)
-                            utterance.words.append(word)
+        async with contextlib.aclosing(_sse_events(response, reader)) as upstream_events:
+            async for event in upstream_events:
+                match event:
+                    case sse.Audio():
+                        metrics.received(loop.time())
+                        pcm = utterance.whole_samples(event.pcm)
+                        audio = utterance.encoder.encode(pcm) if pcm else b""
+                        for chunk in chunks(utterance, audio, len(pcm) // 2, audio_format, size):
+                            yield chunk
+                    case sse.Word() if settings.get("word_timings"):
+                        word = utterance.add_word(event.text, event.start_s, event.end_s)
+                        if word is not None:
                             yield WordsTimed(utterance.utterance_id, (word,))
-                        case sse.Done():
-                            done = True
-                if done:
-                    break
-        finally:
-            await lines.aclose()
+                    case sse.Done():
+                        done = True
+                        break
         if not done:
             raise errors.UpstreamUnavailable("the upstream ended the stream before the speech was complete")
         for chunk in chunks(utterance, utterance.encoder.finish(), 0, audio_format, size):
@@ -124,6 +130,15 @@ async def _attempt(
         )
     metrics.ended_at = loop.time()
     yield UtteranceCompleted(utterance, Completion.UPSTREAM)
+
+
+async def _sse_events(response: HttpStream, reader: sse.SseReader) -> AsyncGenerator[sse.SseEvent, None]:
+    async with contextlib.aclosing(response.lines()) as lines:
+        async for line in lines:
+            for event in reader.line(line):
+                yield event
+    for event in reader.finish():
+        yield event
 
 
 def started_event(context: SessionContext, settings: Settings, audio_format: AudioFormat) -> SessionStarted:

@@ -1,0 +1,113 @@
+"""One upstream connection of a transcription session: a reader of the session's audio, with a cursor."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from wavegate_server import errors
+from wavegate_server.audio import AudioFormat
+from wavegate_server.errors import WavegateError
+from wavegate_server.session.base import Link
+from wavegate_server.session.events import ConnectionReason, Upstream
+from wavegate_server.session.replay import AudioHistory
+from wavegate_server.session.sound import SILENCE_S, sound_s
+from wavegate_server.session.timeline import SessionClock, Timeline
+from wavegate_server.waves import stt
+from wavegate_server.waves.framing import split
+
+
+class SttLink(Link):
+    """A connection with its protocol core. It is opened, maybe tried out, and then takes up the session."""
+
+    def __init__(
+        self, base: Link, audio_format: AudioFormat, history: AudioHistory, clock: SessionClock
+    ) -> None:
+        super().__init__(base.transport, base.url, base.index, base.span, base.opened_at, base.handshake_s)
+        self.protocol = stt.SttProtocol(audio_format.encoding)
+        self._format = audio_format
+        self._history = history
+        self._clock = clock
+        self.timeline = Timeline(0, clock.hz)
+        self.cursor = 0
+        """Number of the frame to send next."""
+        self._headers_sent = 0
+        self.outbox: deque[str | bytes] = deque()
+        """Messages that are due, ahead of everything else."""
+        self.last_audio_at = base.opened_at
+        self.keepalive_due = False
+        self.writable = True
+        """False once a send found it closed; its receiver will say why."""
+        # What it heard, as far as the session has to know it.
+        self.last_frame_at = base.opened_at
+        self.speaking = False
+        self.speech_ended_at: int | None = None
+        """Where the last voice stopped."""
+        self.heard_since_final = False
+        """Whether a voice or a sound came since the last final."""
+        self.had_final = False
+        self.repeats_before = 0
+        """Words that lie before this were in finals of an earlier connection."""
+        self.replayed_until = 0
+        """Up to here an earlier connection had the audio, too."""
+        self.deaf = False
+        """It said its last final; what else it says is heard on the connection that follows."""
+
+    @property
+    def upstream(self) -> Upstream:
+        return Upstream(self.protocol.upstream_session_id, "", self.endpoint, self.index)
+
+    def take_up(self, index: int, repeats_before: int, forwarded: int, now: float) -> None:
+        """Begin to send, from the oldest audio that is kept. `forwarded`: how much was ever sent."""
+        history = self._history
+        self.index = index
+        self.timeline = Timeline(history.start, self._clock.hz)
+        self.cursor = history.first_index
+        self.repeats_before = repeats_before
+        self.replayed_until = max(history.start, forwarded)
+        self.opened_at = self.last_audio_at = self.last_frame_at = now
+
+    @property
+    def has_all(self) -> bool:
+        """Whether all audio that is there was sent."""
+        return self._headers_sent == len(self._history.headers) and self.cursor >= self._history.next_index
+
+    def send_audio(self, now: float) -> None:
+        """Put the next header page or frame into the outbox. There must be one: see `has_all`."""
+        history, timeline = self._history, self.timeline
+        if self._headers_sent < len(history.headers):
+            self.outbox.extend(split(history.headers[self._headers_sent], self._format.encoding))
+            self._headers_sent += 1
+            return
+        frame = history.frame(self.cursor)
+        if not timeline.connection_samples and timeline.position == timeline.base:
+            timeline.drops(history.lead_in)
+        samples = frame.end - frame.start
+        sound = sound_s(frame.data, self._format.encoding, self._clock.duration_s(samples))
+        if sound:
+            self.heard_since_final = True
+        self.outbox.extend(self.protocol.audio(frame.data, now, sound_s=sound))
+        timeline.sent(samples)
+        self.cursor += 1
+        self.last_audio_at = now
+        self.keepalive_due = False
+
+    def send_silence(self, pieces: list[bytes], now: float) -> None:
+        """Put `SILENCE_S` of silence into the outbox; it is taken out of every time again."""
+        for piece in pieces:
+            self.outbox.extend(split(piece, self._format.encoding))
+        self.timeline.inserted(self._clock.samples(SILENCE_S))
+        self.last_audio_at = now
+
+    def reason(self, error: WavegateError) -> ConnectionReason:
+        """What a connection event says of its loss."""
+        if self.protocol.announced_idle:
+            return ConnectionReason.IDLE_TIMEOUT
+        match error:
+            case errors.UpstreamCapacity():
+                return ConnectionReason.CONCURRENCY_LIMIT
+            case errors.UpstreamCredential():
+                return ConnectionReason.AUTHENTICATION
+            case errors.UpstreamError(close_code=code) if code not in (None, 1006):
+                return ConnectionReason.UPSTREAM_CLOSED
+            case _:
+                return ConnectionReason.NETWORK_ERROR
