@@ -74,13 +74,14 @@ async def running_gateway(
     max_sessions: int = 0,
     max_sessions_per_caller: int = 0,
     start_timeout_s: float = 10.0,
+    engine: waves_local.Engine | None = None,
     **changes: Any,
 ) -> AsyncGenerator[RunningGateway, None]:
     """Run a gateway; `upstream_url` replaces the local upstream, `changes` replace fields of `Gateway`."""
     async with contextlib.AsyncExitStack() as stack:
         upstream = None
         if upstream_url is None:
-            engine = waves_local.deterministic_engine()
+            engine = engine or waves_local.deterministic_engine()
             upstream = await stack.enter_async_context(
                 waves_local.serve(engine=engine, options=options or waves_local.Options())
             )

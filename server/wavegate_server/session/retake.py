@@ -1,16 +1,12 @@
-"""Going on in mid-utterance after a lost connection: what was heard is not said twice. Pure.
+"""Going on in mid-utterance after a lost connection where no word times tell how far it came. Pure.
 
-With word times the rest of the text is spoken, from the first word whose end was not heard. Without, all of the
-request is spoken again, and what was heard already is held against it: only if the new beginning is the same, to
-the sample, does the speech go on behind it.
+All of the request is spoken again, and what was heard already is held against it: only if the new beginning is the
+same, to the sample, does the speech go on behind it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-
-from wavegate_server.session.utterance import TimedWord, end_of_spoken
 
 
 class Heard:
@@ -59,8 +55,3 @@ class Repetition:
         if self.caught_up and self._again.digest() != self._heard.digest():
             raise NotTheSame
         return pcm[missing:]
-
-
-def rest_of(text: str, words: Sequence[TimedWord], heard_s: float) -> str:
-    """The text from the first word whose end was not heard; times are from the start of `text`'s audio."""
-    return text[end_of_spoken(text, words, heard_s) :]

@@ -40,7 +40,9 @@ class _Kept:
 class Standby:
     """The kept connections of one process, by key (such as the URL). Used from one loop."""
 
-    def __init__(self, sockets: Limiter, *, max_age_s: float = MAX_AGE_S, keep_for_s: float = KEEP_FOR_S) -> None:
+    def __init__(
+        self, sockets: Limiter, *, max_age_s: float = MAX_AGE_S, keep_for_s: float = KEEP_FOR_S
+    ) -> None:
         self._sockets = sockets
         self._max_age_s = max_age_s
         self._keep_for_s = keep_for_s

@@ -40,6 +40,7 @@ from wavegate_server.session.events import (
 from wavegate_server.session.ledger import SettingsLedger
 from wavegate_server.session.line import Line
 from wavegate_server.session.log import EventLog
+from wavegate_server.session.retake import Heard, NotTheSame
 from wavegate_server.session.retry import QueueWait, RetryBudget
 from wavegate_server.session.settings_schedule import SettingsSchedule
 from wavegate_server.session.synthesis_events import (
@@ -351,7 +352,10 @@ class SynthesisSession(Session):
         match event:
             case tts.AudioReceived():
                 link.delivered = True
-                self._on_audio(utterance, event.pcm, now)
+                try:
+                    self._on_audio(utterance, event.pcm, now)
+                except NotTheSame:
+                    self._fail_utterance(utterance, _otherwise(utterance), now)
             case tts.WordReceived():
                 if utterance.settings.get("word_timings"):
                     word = utterance.add_word(event.text, event.start_s, event.end_s)
@@ -364,8 +368,14 @@ class SynthesisSession(Session):
 
     def _on_audio(self, utterance: Utterance, pcm: bytes, now: float) -> None:
         utterance.metrics.received(now)
+        if utterance.repetition is not None:
+            pcm = utterance.repetition.receive(pcm)
+            if utterance.repetition.caught_up:
+                utterance.repetition = None
         pcm = utterance.whole_samples(pcm)
         if pcm:
+            if not utterance.request_words:
+                utterance.heard.add(pcm)
             self._produce(utterance, utterance.encoder.encode(pcm), len(pcm) // 2)
 
     def _produce(self, utterance: Utterance, audio: bytes, samples: int) -> None:
@@ -378,6 +388,9 @@ class SynthesisSession(Session):
     def _on_completed(
         self, link: TtsLink, utterance: Utterance, event: tts.RequestCompleted, now: float
     ) -> None:
+        if utterance.repetition is not None:
+            self._fail_utterance(utterance, _otherwise(utterance), now)
+            return
         self._retry.delivered()
         self._queue_wait.over()
         upstream = link.upstream
@@ -390,7 +403,7 @@ class SynthesisSession(Session):
             )
         )
         utterance.completion = event.source
-        utterance.forget_request()
+        utterance.finish_request()
         if utterance.text_ended and not utterance.has_words:
             self._complete(utterance, now)
 
@@ -407,21 +420,26 @@ class SynthesisSession(Session):
             self._fail_utterance(utterance, error, now)
             self.fail(error)
             return
-        delay_s = self._delay_s(utterance, error, now) if event.request.audio_bytes == 0 else None
+        delay_s = self._delay_s(utterance, error, now)
         if delay_s is None:
             self._fail_utterance(utterance, error, now)
             return
-        # Nothing of it was heard: the whole text again.
         self._not_before = now + delay_s
-        self._say_again(utterance)
         if self._link is None:
             self._say_reconnecting(error, delay_s)
+        self._say_again(utterance, now)
 
-    def _say_again(self, utterance: Utterance) -> None:
+    def _say_again(self, utterance: Utterance, now: float) -> None:
+        """What the current request has left unheard goes back in line."""
+        before = utterance.waiting_chars
+        left = utterance.say_again()
         if self._link is None:
             utterance.metrics.reconnect_count += 1
-            self._replayed_chars += len(utterance.request_text)
-        utterance.give_back()
+            self._replayed_chars += utterance.waiting_chars - before
+        if not left and utterance.text_ended:
+            # The connection went after the last word.
+            utterance.completion = utterance.completion or tts.Completion.QUIET_TIMEOUT
+            self._complete(utterance, now)
 
     def _delay_s(self, utterance: Utterance | None, error: WavegateError, now: float) -> float | None:
         """Whether to try again, and after how long; a full account only within the queue's time."""
@@ -541,7 +559,7 @@ class SynthesisSession(Session):
         self._wanted = True
         self._lose(link, ConnectionReason.UTTERANCE_CANCEL, None)
         if utterance is not None and request is not None:
-            self._say_again(utterance)
+            self._say_again(utterance, self._now())
 
     def _request_open(self) -> bool:
         head = self._line.head
@@ -572,7 +590,9 @@ class SynthesisSession(Session):
             self._requests += 1
             request = tts.Request(f"{self.session_id[-12:]}-{self._requests}", utterance.settings)
             utterance.request = request
-            utterance.request_base_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
+            if utterance.repetition is None:
+                utterance.heard = Heard()
+                utterance.request_base_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
         request.settings = utterance.settings
         utterance.request_text += text
         if not utterance.started:
@@ -869,6 +889,15 @@ class SynthesisSession(Session):
 def max_buffer_delay_s(mode: tts.Mode) -> float:
     """Largest `max_buffer_delay` of a way of streaming text: 5 s with continuations, 1 s without."""
     return 5.0 if mode is tts.Mode.CONTINUATIONS else 1.0
+
+
+def _otherwise(utterance: Utterance) -> WavegateError:
+    """The error of an utterance that cannot go on where it was cut."""
+    sent_s = utterance.metrics.audio_samples / utterance.sample_rate_hz
+    return errors.UpstreamUnavailable(
+        f"the upstream connection was lost after {sent_s:.2f} s of this utterance, and what it says anew begins "
+        "otherwise, so that it cannot go on without a break; say the rest of the text in an utterance of its own"
+    )
 
 
 def require_voice(settings: Settings, path: str) -> Iterable[Violation]:

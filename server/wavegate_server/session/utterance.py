@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 from wavegate_server.session.encode import Encoder
 from wavegate_server.session.events import Upstream
+from wavegate_server.session.retake import Heard, Repetition
 from wavegate_server.waves.settings import Settings
 from wavegate_server.waves.tts import Completion, Request
 
@@ -17,6 +18,8 @@ USUAL_S_PER_CHAR = 0.065
 """Playing time of a character at speed 1 (about 15 characters a second), for estimates only."""
 
 
+ROUNDING_S = 0.001
+"""Word times are rounded, to a millisecond at most."""
 LONGEST_WORD_CHARS = 40
 """A longer stretch without a blank is no word but a script that has none."""
 
@@ -102,6 +105,10 @@ class Utterance:
     """What was sent in the current request."""
     request_base_s: float = 0.0
     """Playing time of the utterance before the current request."""
+    heard: Heard = field(default_factory=Heard)
+    """What of the current request was delivered, or of the lost one that it repeats."""
+    repetition: Repetition | None = None
+    """Set while what was heard already comes again."""
     request_cut: bool = False
     """Whether a cut, and not the utterance's end, closed the current request."""
     completion: Completion | None = None
@@ -190,11 +197,45 @@ class Utterance:
         self.pieces.appendleft(self.request_text)
         self.lose_request()
 
+    def say_again(self) -> bool:
+        """Put back in line what the current request has left unheard, after its connection was lost.
+
+        With word times that is the rest of the text; without, all of it, held against what was heard. False where
+        every word was heard, so that nothing is left to say.
+        """
+        heard_s = self.metrics.audio_samples / self.sample_rate_hz
+        if heard_s <= self.request_base_s:
+            self.give_back()
+            return True
+        if not self.request_words:
+            self.repetition = Repetition(self.heard)
+            self.give_back()
+            return True
+        first = len(self.words) - max(0, self.request_words - self.words_again)
+        words = self.words[first:]
+        self.request_text = self.request_text[end_of_spoken(self.request_text, words, heard_s) :]
+        # Words that were announced and not heard are announced anew, with the times that they then have.
+        self.words = [w for i, w in enumerate(self.words) if i < first or w.end_s <= heard_s + ROUNDING_S]
+        self.discontinuity = True
+        self.heard = Heard()
+        left = any(c.isalnum() for c in self.request_text)
+        if not left:
+            self.request_text = ""
+        self.give_back()
+        self.words_again = 0
+        return left or self.has_words
+
     def lose_request(self) -> None:
         """The current request is over, and another will say the same."""
         words_again = max(self.words_again, self.request_words)
         self.forget_request()
         self.words_again = words_again
+
+    def finish_request(self) -> None:
+        """All of the current request was spoken."""
+        self.forget_request()
+        self.repetition = None
+        self.heard = Heard()
 
     def forget_request(self) -> None:
         """The current request is over, one way or the other."""
@@ -235,7 +276,7 @@ class Utterance:
         if total_s is not None and heard_s >= total_s:
             return self.text, "", source
         if self.words:
-            at = _end_of_spoken(self.text, self.words, heard_s)
+            at = end_of_spoken(self.text, self.words, heard_s)
         else:
             speed = self.settings.get("speed", 1.0)
             whole_s = total_s or max(heard_s, len(self.text) * USUAL_S_PER_CHAR / speed)
@@ -243,7 +284,7 @@ class Utterance:
         return self.text[:at], self.text[at:], source
 
 
-def _end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int:
+def end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int:
     """Where in the text the last word ends that was heard whole."""
     at = 0
     cursor = 0
@@ -252,7 +293,7 @@ def _end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int
         if found < 0:
             continue
         cursor = found + len(word.text)
-        if word.end_s <= heard_s + 0.001:  # a millisecond for the rounding of times
+        if word.end_s <= heard_s + ROUNDING_S:
             at = cursor
             while at < len(text) and not text[at].isspace() and not text[at].isalnum():
                 at += 1  # the punctuation belongs to the word before it
