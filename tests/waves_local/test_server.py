@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 import pytest
 import websockets
-from waves_local import Engine, Options, deterministic_engine, serve, speech
+from waves_local import Engine, Options, deterministic_engine, serve, speak
 from waves_local.engine import (
     RecognitionEvent,
     RecognitionRequest,
@@ -134,7 +134,7 @@ async def test_ipv6() -> None:
     try:
         async with serve(host="::1") as upstream, stt(upstream) as client:
             assert upstream.url.startswith("http://[::1]:")
-            await client.hear(speech(["six"], 8000))
+            await client.hear(speak(["six"], 8000))
             assert finals(await client.finish()) == ["six"]
     except OSError:
         pytest.skip("no IPv6 here")
