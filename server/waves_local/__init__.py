@@ -1,6 +1,6 @@
 """A Waves-compatible speech service for development and tests: `waves-local`, or `serve()` as a library."""
 
-from waves_local.deterministic import deterministic_engine, speech, spoken
+from waves_local.deterministic import deterministic_engine, speak, spoken
 from waves_local.engine import Engine
 from waves_local.faults import Fault, Faults
 from waves_local.journal import ConnectionRecord, Journal, ReceivedMessage
@@ -19,6 +19,6 @@ __all__ = [
     "Upstream",
     "deterministic_engine",
     "serve",
-    "speech",
+    "speak",
     "spoken",
 ]

@@ -174,8 +174,7 @@ class Connection:
             await self._wait_while("stall")
             for payload, is_binary in payloads:
                 await self._write(payload, is_binary=is_binary)
-            self.record.frames_sent += 1
-            self.record.audio_bytes_sent += audio_bytes
+            self._journal.sent(self.record, audio_bytes)
             self._plan.sent(audio_bytes)
 
     async def close(self, code: int = 1000, reason: str = "", *, by: str = "server") -> None:
@@ -216,10 +215,6 @@ class Connection:
         self.record.closed_by = self.record.closed_by or "client"
         self.record.closed_at_s = asyncio.get_running_loop().time()
         self._journal.notify()
-
-    @property
-    def is_gone(self) -> bool:
-        return self._gone.is_set()
 
     async def _write(self, payload: bytes, *, is_binary: bool) -> None:
         if self._gone.is_set():

@@ -8,7 +8,7 @@ voice, speed and rate, wherever it stands:
 
 Every sample of a block is known in advance, so a lost, repeated, changed or foreign sample is found, and every
 sample is loud, so silence is never part of a block. The levels lie so far apart that the code survives
-mu-law and A-law. `spoken` reads a synthesizer's audio; `speech` makes audio for the recognizer, which hears it
+mu-law and A-law. `spoken` reads a synthesizer's audio; `speak` makes audio for the recognizer, which hears it
 by the same code: what the synthesizer says, the recognizer understands.
 """
 
@@ -282,7 +282,7 @@ def spoken(pcm: bytes) -> str:
     return "".join(text)
 
 
-def speech(
+def speak(
     words: Iterable[str],
     sample_rate_hz: int,
     *,

@@ -19,7 +19,7 @@ from waves_local import catalog, codecs, frames, transcript, voice_traits
 from waves_local.connection import ConnectionGone, damage, reset
 from waves_local.engine import HeardWord, Hypothesis, RecognitionRequest, SpokenAudio
 from waves_local.faults import Fault, FaultPlan
-from waves_local.journal import ConnectionRecord
+from waves_local.journal import ConnectionRecord, Journal
 from waves_local.limits import RequestSlot
 from waves_local.speaking import Chunks, Pace, speech_of
 from waves_local.stt_request import (
@@ -80,7 +80,7 @@ async def _sse(
         response.content_type = "text/event-stream"
         response.headers["Cache-Control"] = "no-cache"
         await response.prepare(request)
-        body = _Body(response, request, record, plan)
+        body = _Body(response, request, record, upstream.journal, plan)
         envelope = frames.tts_envelope(session_id, request_id, spoken.session_id, spoken.request_id)
         is_old_shape = upstream.options.sse_shape == "websocket"
         encode = codecs.chunk_encoder(spoken.output_format, spoken.sample_rate_hz)
@@ -99,7 +99,7 @@ async def _sse(
                 await body.send_event(frames.sse_chunk(audio), len(audio), event="audio")
             pace.sent(len(pcm), loop.time())
 
-        record.spoken.append(spoken.text)
+        upstream.journal.spoke(record, spoken.text)
         with contextlib.suppress(ConnectionGone):
             async with speech_of(upstream.engine, spoken, spoken.text) as pieces:
                 async for piece in pieces:
@@ -123,7 +123,7 @@ async def _whole(
     spoken, slot = await _begin(upstream, request, record, plan, is_v2=is_v2)
     linger_s = upstream.options.slot_linger_s
     try:
-        record.spoken.append(spoken.text)
+        upstream.journal.spoke(record, spoken.text)
         pace = Pace(upstream.options, spoken.sample_rate_hz)
         loop = asyncio.get_running_loop()
         pace.start(loop.time())
@@ -141,7 +141,7 @@ async def _whole(
         response.content_type = codecs.CONTENT_TYPES[spoken.output_format]
         response.content_length = len(audio)
         await response.prepare(request)
-        body = _Body(response, request, record, plan)
+        body = _Body(response, request, record, upstream.journal, plan)
         with contextlib.suppress(ConnectionGone):
             for start in range(0, len(audio), _BODY_PIECE_BYTES):
                 await body.send(audio[start : start + _BODY_PIECE_BYTES])
@@ -205,8 +205,14 @@ class _Body:
     """The body of a response, with faults in its way."""
 
     def __init__(
-        self, response: web.StreamResponse, request: web.Request, record: ConnectionRecord, plan: FaultPlan
+        self,
+        response: web.StreamResponse,
+        request: web.Request,
+        record: ConnectionRecord,
+        journal: Journal,
+        plan: FaultPlan,
     ) -> None:
+        self._journal = journal
         self._response = response
         self._transport = request.transport
         self._record = record
@@ -245,8 +251,7 @@ class _Body:
             await self._response.write(payload)
         except (aiohttp.ClientConnectionError, ConnectionError) as error:
             raise ConnectionGone from error
-        self._record.frames_sent += 1
-        self._record.audio_bytes_sent += audio_bytes
+        self._journal.sent(self._record, audio_bytes)
         self._plan.sent(audio_bytes)
 
     def _strike(self, fault: Fault) -> None:

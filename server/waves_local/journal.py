@@ -166,6 +166,13 @@ class Journal:
         """Note a text that was given to the engine."""
         record.spoken.append(text)
         del record.spoken[: -self._max_messages]
+        self.notify()
+
+    def sent(self, record: ConnectionRecord, audio_bytes: int) -> None:
+        """Note a frame that was sent."""
+        record.frames_sent += 1
+        record.audio_bytes_sent += audio_bytes
+        self.notify()
 
     def notify(self) -> None:
         """Wake those who wait for a change."""

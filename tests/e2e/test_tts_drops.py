@@ -53,7 +53,9 @@ async def test_with_word_times_every_word_is_heard_whole(seed: int) -> None:
         begins = len(os.path.commonprefix([heard, STORY]))
         ends = len(os.path.commonprefix([heard[::-1], STORY[::-1]]))
         assert begins + ends >= len(STORY), "nothing is missing"
-        assert len(heard) - len(STORY) <= max(map(len, STORY.split())) + 2, "at most one word is heard cut, then whole"
+        assert len(heard) - len(STORY) <= max(map(len, STORY.split())) + 2, (
+            "at most one word is heard cut, then whole"
+        )
         broken = [c for c in of("audio", got) if c.discontinuity]
         assert len(broken) == (heard != STORY)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from waves_local import Upstream, speech, spoken
+from waves_local import Upstream, speak, spoken
 from waves_local.engine import SpokenAudio, VoiceRequest
 
 SENTENCE = "Please confirm my order for tomorrow morning."
@@ -22,7 +22,7 @@ async def recording(upstream: Upstream, text: str, sample_rate_hz: int) -> bytes
     """Audio in which the text can be heard, with a second of silence behind it: 16-bit PCM."""
     silence = bytes(2 * sample_rate_hz)
     if upstream.engine.name == "deterministic":
-        return speech(text.split(), sample_rate_hz, lead_s=0.3, character_s=0.03) + silence
+        return speak(text.split(), sample_rate_hz, lead_s=0.3, character_s=0.03) + silence
     request = VoiceRequest(text, "magnus", sample_rate_hz=sample_rate_hz)
     pieces = [
         p.pcm async for p in upstream.engine.synthesizer.synthesize(request) if isinstance(p, SpokenAudio)

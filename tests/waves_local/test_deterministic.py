@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waves_local import codecs, deterministic_engine, speech, spoken
+from waves_local import codecs, deterministic_engine, speak, spoken
 from waves_local.deterministic import BROKEN, block_samples, encode_text, heard, voice_tag
 from waves_local.engine import (
     Hypothesis,
@@ -156,7 +156,7 @@ async def test_a_varying_engine_does_not_repeat_itself() -> None:
 async def test_exactly_the_words_are_heard_at_their_samples(
     said: list[str], rate_hz: int, pieces: int
 ) -> None:
-    pcm = speech(said, rate_hz, lead_s=0.1, tail_s=0.1)
+    pcm = speak(said, rate_hz, lead_s=0.1, tail_s=0.1)
     events = await recognize(pcm, rate_hz, 2 * pieces)
     assert final_words(events) == said
     block, gap, at = block_samples(rate_hz), round(0.12 * rate_hz), round(0.1 * rate_hz)
@@ -173,7 +173,7 @@ async def test_what_the_synthesizer_says_the_recognizer_understands() -> None:
 
 
 async def test_g711_speech_is_heard() -> None:
-    pcm = speech(["alpha", "bravo"], 8000, lead_s=0.2)
+    pcm = speak(["alpha", "bravo"], 8000, lead_s=0.2)
     for heard_pcm in (
         codecs.mulaw_decode(codecs.mulaw_encode(pcm)),
         codecs.alaw_decode(codecs.alaw_encode(pcm)),
@@ -187,7 +187,7 @@ async def test_foreign_audio_is_heard_the_same_however_it_is_cut(seed: int, piec
     rng = np.random.default_rng(seed)
     loud = rng.normal(0, 3000, 5000)
     loud[rng.integers(0, 5000) :][:200] *= 0.01
-    pcm = bytes(400) + loud.clip(-32768, 32767).astype("<i2").tobytes() + speech(["end"], 8000, lead_s=0.2)
+    pcm = bytes(400) + loud.clip(-32768, 32767).astype("<i2").tobytes() + speak(["end"], 8000, lead_s=0.2)
     whole = await recognize(pcm)
     assert final_words(whole) == final_words(await recognize(pcm, pieces=2 * pieces))
     assert final_words(whole)[0].startswith("noise-")
@@ -203,14 +203,14 @@ async def test_foreign_audio_proves_its_samples() -> None:
 
 
 async def test_a_word_cut_short_is_broken() -> None:
-    pcm = speech(["alpha"], 8000)
+    pcm = speak(["alpha"], 8000)
     assert final_words(await recognize(pcm[:-100])) == [f"alph{BROKEN}"]
     assert final_words(await recognize(pcm[100:])) == [f"{BROKEN}lpha"]
     assert final_words(await recognize(pcm[:1000] + pcm[1100:])) == [f"a{BROKEN}pha"]
 
 
 async def test_partials_grow_word_by_word() -> None:
-    events = await recognize(speech(["ab", "cd"], 8000), pieces=960)
+    events = await recognize(speak(["ab", "cd"], 8000), pieces=960)
     partials = [
         " ".join(w.text for w in e.words) for e in events if isinstance(e, Hypothesis) and not e.is_final
     ]
@@ -218,7 +218,7 @@ async def test_partials_grow_word_by_word() -> None:
 
 
 async def test_silence_ends_an_utterance() -> None:
-    pcm = speech(["one"], 8000, tail_s=0.7) + speech(["two"], 8000)
+    pcm = speak(["one"], 8000, tail_s=0.7) + speak(["two"], 8000)
     events = await recognize(pcm, pieces=500, end_of_utterance_s=0.5)
     found = [e for e in events if isinstance(e, Hypothesis) and e.is_final]
     assert [([w.text for w in e.words], e.by_endpoint) for e in found] == [(["one"], True), (["two"], False)]
@@ -228,7 +228,7 @@ async def test_silence_ends_an_utterance() -> None:
 
 
 async def test_voice_activity_is_told_at_its_samples() -> None:
-    pcm = speech(["one"], 8000, lead_s=0.25, tail_s=0.3) + speech(["x"], 8000, tail_s=0.3)
+    pcm = speak(["one"], 8000, lead_s=0.25, tail_s=0.3) + speak(["x"], 8000, tail_s=0.3)
     events = [e for e in await recognize(pcm, pieces=333 * 2) if isinstance(e, VoiceActivity)]
     assert [(e.speaking, e.at_s) for e in events] == [
         (True, 0.25),
@@ -242,7 +242,7 @@ async def test_voice_activity_is_told_at_its_samples() -> None:
 
 
 async def test_voices_are_speakers() -> None:
-    pcm = b"".join(speech([w], 8000, tail_s=0.1, voice_id=v) for w, v in [("a", "x"), ("b", "y"), ("c", "x")])
+    pcm = b"".join(speak([w], 8000, tail_s=0.1, voice_id=v) for w, v in [("a", "x"), ("b", "y"), ("c", "x")])
     [final] = [e for e in await recognize(pcm) if isinstance(e, Hypothesis) and e.is_final]
     assert [w.speaker for w in final.words] == [0, 1, 0]
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvloop
 import websockets
-from waves_local import Fault, Faults, Options, serve, speech
+from waves_local import Fault, Faults, Options, serve, speak
 from waves_local.faults import FaultSyntaxError
 
 from tests.waves_local.support import (
@@ -331,7 +331,7 @@ async def test_faults_of_whole_recordings() -> None:
     async with serve(faults=["stt-http:bad-json"]) as upstream, httpx.AsyncClient() as client:
         response = await client.post(
             upstream.url + "/waves/v1/stt/?model=pulse&language=en&sample_rate=8000",
-            content=speech(["x"], 8000),
+            content=speak(["x"], 8000),
             headers=AUTH,
         )
         with pytest.raises(json.JSONDecodeError):

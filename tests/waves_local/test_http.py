@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import websockets
 from aiohttp import web
-from waves_local import Options, Upstream, codecs, serve, speech, spoken
+from waves_local import Options, Upstream, codecs, serve, speak, spoken
 
 from tests.waves_local.support import (
     AUTH,
@@ -183,14 +183,14 @@ def _file(
 async def test_a_file_says_its_own_form(
     container: str, subtype: str | None, rate_hz: int, channels: int
 ) -> None:
-    audio = _file(speech(["from", "file."], rate_hz), rate_hz, container, subtype, channels)
+    audio = _file(speak(["from", "file."], rate_hz), rate_hz, container, subtype, channels)
     answer = await recognize(audio, word_timestamps="true")
     assert answer["transcription"] == "from file."
     assert answer["words"][1]["start"] == pytest.approx(4 * 0.06 + 0.12, abs=0.001)
 
 
 async def test_bare_samples_need_to_be_described() -> None:
-    audio = codecs.mulaw_encode(speech(["bare"], 8000))
+    audio = codecs.mulaw_encode(speak(["bare"], 8000))
     assert (await recognize(audio, encoding="mulaw", sample_rate=8000))["transcription"] == "bare"
     async with client_of() as (_, client):
         response = await client.post("/waves/v1/stt/?model=pulse&language=en", content=audio)
@@ -199,7 +199,7 @@ async def test_bare_samples_need_to_be_described() -> None:
 
 
 async def test_pulse_and_pulse_pro_answer_in_their_own_shapes() -> None:
-    audio = _file(speech(["One.", "Two."], 8000, tail_s=1.0), 8000, "WAV")
+    audio = _file(speak(["One.", "Two."], 8000, tail_s=1.0), 8000, "WAV")
     pulse = await recognize(audio)
     assert pulse == {
         "status": "success",
@@ -226,7 +226,7 @@ async def test_pulse_and_pulse_pro_answer_in_their_own_shapes() -> None:
 
 
 async def test_redaction_and_traits_of_recordings() -> None:
-    audio = _file(speech("i am Alice".split(), 16000), 16000, "WAV")
+    audio = _file(speak("i am Alice".split(), 16000), 16000, "WAV")
     assert (await recognize(audio, redact_pii="true"))["transcription"] == "i am [FIRSTNAME_1]"
     t = np.arange(32000) / 16000
     hum = (6000 * np.sign(np.sin(2 * np.pi * 110 * t))).astype("<i2").tobytes()
@@ -236,7 +236,7 @@ async def test_redaction_and_traits_of_recordings() -> None:
 
 
 async def test_the_old_path_for_recordings() -> None:
-    audio = _file(speech(["old"], 8000), 8000, "WAV")
+    audio = _file(speak(["old"], 8000), 8000, "WAV")
     async with client_of() as (_, client):
         response = await client.post("/waves/v1/pulse/get_text?language=en", content=audio)
     assert response.json()["transcription"] == "old"
@@ -259,10 +259,10 @@ async def test_the_old_path_for_recordings() -> None:
 )
 async def test_bad_requests_for_transcripts(query: str, complaint: str) -> None:
     async with client_of() as (_, client):
-        response = await client.post(f"/waves/v1/stt/?{query}", content=speech(["x"], 8000))
+        response = await client.post(f"/waves/v1/stt/?{query}", content=speak(["x"], 8000))
         if "encoding" not in query:
             response = await client.post(
-                f"/waves/v1/stt/?{query}&sample_rate=8000", content=speech(["x"], 8000)
+                f"/waves/v1/stt/?{query}&sample_rate=8000", content=speak(["x"], 8000)
             )
     assert response.status_code == 400
     assert response.json()["error"].startswith(complaint)
@@ -297,7 +297,7 @@ async def file_server(audio: bytes) -> AsyncIterator[tuple[str, list[Any]]]:
 
 
 async def test_audio_by_url_is_fetched_from_loopback_only() -> None:
-    audio = _file(speech(["fetched"], 8000), 8000, "WAV")
+    audio = _file(speak(["fetched"], 8000), 8000, "WAV")
     async with file_server(audio) as (url, _), client_of() as (_, client):
         for target, complaint in [
             (f"{url}/a.wav", None),
@@ -323,7 +323,7 @@ async def test_audio_by_url_is_fetched_from_loopback_only() -> None:
 
 
 async def test_a_webhook_gets_the_transcript() -> None:
-    audio = _file(speech(["later"], 8000), 8000, "WAV")
+    audio = _file(speak(["later"], 8000), 8000, "WAV")
     async with file_server(audio) as (url, calls), client_of() as (_, client):
         response = await client.post(
             "/waves/v1/stt/",

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from waves_local import Options, serve, speech
+from waves_local import Options, serve, speak
 
 from tests.waves_local.support import AUTH, PATIENCE_S, eventually, stt, text_of, tts, ws_url
 
@@ -114,7 +114,7 @@ async def test_an_stt_socket_too_many_is_accepted_and_closed() -> None:
     ):
         assert await second.rest() == []
         assert second.ws.close_code == 1008
-        await first.hear(speech(["mine"], 8000))
+        await first.hear(speak(["mine"], 8000))
         assert (await first.finish())[-1]["transcript"] == "mine"
 
 

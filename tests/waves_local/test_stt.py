@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import websockets
-from waves_local import Options, codecs, serve, speech
+from waves_local import Options, codecs, serve, speak
 from waves_local.opus import OggOpusReader
 
 from tests.waves_local.support import AUTH, SttClient, finals, stt, tts, ws_url
@@ -42,7 +42,7 @@ def kinds(frames: list[dict[str, Any]]) -> list[str]:
 
 async def test_closing_the_stream_gives_everything_and_closes() -> None:
     async with serve() as upstream, stt(upstream) as client:
-        await client.hear(speech(["alpha", "bravo"], RATE_HZ))
+        await client.hear(speak(["alpha", "bravo"], RATE_HZ))
         frames = await client.finish()
         assert client.ws.close_code == 1000
         assert finals(frames) == ["alpha bravo"]
@@ -58,7 +58,7 @@ async def test_an_empty_stream_still_gets_its_last_frame() -> None:
 
 
 async def test_partials_come_before_the_final_and_can_be_switched_off() -> None:
-    audio = speech(["one", "two"], RATE_HZ)
+    audio = speak(["one", "two"], RATE_HZ)
     partials = [f["transcript"] for f in await transcribe(audio) if not f["is_final"]]
     assert partials[-1] == "one two"
     assert all("one two".startswith(p) for p in partials)
@@ -66,7 +66,7 @@ async def test_partials_come_before_the_final_and_can_be_switched_off() -> None:
 
 
 async def test_silence_makes_a_final() -> None:
-    audio = speech(["one"], RATE_HZ, tail_s=0.5) + speech(["two"], RATE_HZ)
+    audio = speak(["one"], RATE_HZ, tail_s=0.5) + speak(["two"], RATE_HZ)
     frames = await transcribe(audio, eou_timeout_ms=300, vad_events="true")
     assert kinds(frames) == ["speech_started", "speech_ended", "final", "speech_started", "last"]
     final = next(f for f in frames if f.get("is_final"))
@@ -87,14 +87,14 @@ async def test_silence_makes_a_final() -> None:
     ],
 )
 async def test_which_silence_makes_a_final(query: dict[str, Any], count: int) -> None:
-    audio = speech(["one"], RATE_HZ, tail_s=0.5) + speech(["two"], RATE_HZ)
+    audio = speak(["one"], RATE_HZ, tail_s=0.5) + speak(["two"], RATE_HZ)
     assert len(finals(await transcribe(audio, **query))) == count
 
 
 async def test_finalize_ends_a_turn_and_keeps_the_socket() -> None:
     async with serve() as upstream, stt(upstream) as client:
         for word in ("first", "second"):
-            await client.hear(speech([word], RATE_HZ, lead_s=0.1))
+            await client.hear(speak([word], RATE_HZ, lead_s=0.1))
             await client.control("finalize")
             final = (await client.until_final())[-1]
             assert (final["transcript"], final["from_finalize"], final["is_last"]) == (word, True, False)
@@ -111,25 +111,25 @@ async def test_an_empty_finalize_is_answered_unless_it_is_not() -> None:
 
 
 async def test_the_last_frame_can_come_apart() -> None:
-    frames = await transcribe(speech(["word"], RATE_HZ), Options(last_apart=True))
+    frames = await transcribe(speak(["word"], RATE_HZ), Options(last_apart=True))
     assert [(f["transcript"], f["is_last"]) for f in frames if f["is_final"]] == [("word", False), ("", True)]
 
 
 async def test_many_words_force_finals_that_end_no_turn() -> None:
     said = [f"w{n}" for n in range(7)]
-    frames = await transcribe(speech(said, RATE_HZ), max_words=3)
+    frames = await transcribe(speak(said, RATE_HZ), max_words=3)
     assert finals(frames) == ["w0 w1 w2", "w3 w4 w5", "w6"]
     assert [f["from_finalize"] or f["is_last"] for f in frames if f["is_final"]] == [False, False, True]
-    assert finals(await transcribe(speech(said, RATE_HZ), Options(max_words=5))) == [
+    assert finals(await transcribe(speak(said, RATE_HZ), Options(max_words=5))) == [
         "w0 w1 w2 w3 w4",
         "w5 w6",
     ]
-    assert len(finals(await transcribe(speech(said, RATE_HZ), max_words=3, finalize_on_words="false"))) == 1
+    assert len(finals(await transcribe(speak(said, RATE_HZ), max_words=3, finalize_on_words="false"))) == 1
 
 
 async def test_no_sample_is_lost_or_heard_twice_over_several_finals() -> None:
     said = [f"w{n}" for n in range(40)]
-    audio = speech(said, RATE_HZ, gap_s=0.35)
+    audio = speak(said, RATE_HZ, gap_s=0.35)
     frames = await transcribe(audio, size=777, max_words=6, eou_timeout_ms=300, word_timestamps="true")
     words = [w for f in frames if f["is_final"] for w in f["words"]]
     assert [w["word"] for w in words] == said
@@ -137,7 +137,7 @@ async def test_no_sample_is_lost_or_heard_twice_over_several_finals() -> None:
     assert words[10]["start"] == pytest.approx(10 * step_s + 0.0, abs=0.001) or len(said[10]) == 3
     for word in words:
         span = audio[2 * round(word["start"] * RATE_HZ) : 2 * round(word["end"] * RATE_HZ)]
-        assert span == speech([word["word"]], RATE_HZ)
+        assert span == speak([word["word"]], RATE_HZ)
 
 
 # --- keepalive and idling ---------------------------------------------------------------------------------
@@ -186,14 +186,14 @@ async def test_an_unknown_message_ends_the_session(message: str) -> None:
     ],
 )
 async def test_the_text_stands_in_the_field_that_was_chosen(field: Any, present: set[str]) -> None:
-    frames = await transcribe(speech(["word"], RATE_HZ), Options(transcript_field=field))
+    frames = await transcribe(speak(["word"], RATE_HZ), Options(transcript_field=field))
     for frame in frames:
         assert {"transcript", "transcription"} & frame.keys() == present
     assert {frames[-1][name] for name in present} == {"word"}
 
 
 async def test_words_utterances_and_full_transcript_come_only_when_asked_for() -> None:
-    audio = speech(["Hello", "there.", "Bye."], RATE_HZ, tail_s=0.5) + speech(["More"], RATE_HZ)
+    audio = speak(["Hello", "there.", "Bye."], RATE_HZ, tail_s=0.5) + speak(["More"], RATE_HZ)
     plain = await transcribe(audio, eou_timeout_ms=300)
     assert not any({"words", "utterances", "full_transcript"} & f.keys() for f in plain)
     frames = await transcribe(
@@ -217,7 +217,7 @@ async def test_words_utterances_and_full_transcript_come_only_when_asked_for() -
 
 @pytest.mark.parametrize(("kind", "labels"), [("string", ["0", "1"]), ("integer", [0, 1])])
 async def test_speakers(kind: Any, labels: list[Any]) -> None:
-    audio = speech(["hi"], RATE_HZ, tail_s=0.1, voice_id="x") + speech(["ho"], RATE_HZ, voice_id="y")
+    audio = speak(["hi"], RATE_HZ, tail_s=0.1, voice_id="x") + speak(["ho"], RATE_HZ, voice_id="y")
     frames = await transcribe(
         audio, Options(speaker_type=kind), diarize="true", word_timestamps="true", sentence_timestamps="true"
     )
@@ -232,12 +232,12 @@ async def test_speakers(kind: Any, labels: list[Any]) -> None:
     [("en", "en", None), ("hi", "hi", None), ("multi-asian", "en", ["en"]), ("multi", "en", ["en"])],
 )
 async def test_languages(query: str, language: str, languages: list[str] | None) -> None:
-    frame = (await transcribe(speech(["word"], RATE_HZ), language=query))[-1]
+    frame = (await transcribe(speak(["word"], RATE_HZ), language=query))[-1]
     assert (frame["language"], frame.get("languages")) == (language, languages)
 
 
 async def test_formatting_follows_the_parameters() -> None:
-    audio = speech(["Hello,", "World."], RATE_HZ)
+    audio = speak(["Hello,", "World."], RATE_HZ)
     for query, text in [
         ({}, "Hello, World."),
         ({"punctuate": "false"}, "Hello World"),
@@ -249,7 +249,7 @@ async def test_formatting_follows_the_parameters() -> None:
 
 
 async def test_spoken_numbers_are_written_in_finals_only() -> None:
-    audio = speech("it costs twenty five dollars".split(), RATE_HZ)
+    audio = speak("it costs twenty five dollars".split(), RATE_HZ)
     frames = await transcribe(audio, itn_normalize="true", word_timestamps="true")
     assert [f["transcript"] for f in frames if not f["is_final"]][-1] == "it costs twenty five dollars"
     assert frames[-1]["transcript"] == "it costs $25"
@@ -261,7 +261,7 @@ async def test_spoken_numbers_are_written_in_finals_only() -> None:
 
 
 async def test_a_number_that_goes_on_is_held_back() -> None:
-    audio = speech(["call", "five", "five"], RATE_HZ, tail_s=0.5) + speech(["one", "two", "now"], RATE_HZ)
+    audio = speak(["call", "five", "five"], RATE_HZ, tail_s=0.5) + speak(["one", "two", "now"], RATE_HZ)
     held = await transcribe(audio, itn_normalize="true", eou_timeout_ms=300)
     assert finals(held) == ["call", "5512 now"]
     at_once = await transcribe(audio, itn_normalize="true", eou_timeout_ms=300, no_format_delay="true")
@@ -269,7 +269,7 @@ async def test_a_number_that_goes_on_is_held_back() -> None:
 
 
 async def test_redaction() -> None:
-    audio = speech("my name is Alice Miller".split(), RATE_HZ, tail_s=0.5) + speech(
+    audio = speak("my name is Alice Miller".split(), RATE_HZ, tail_s=0.5) + speak(
         "call Alice at 5551234567".split(), RATE_HZ
     )
     frames = await transcribe(audio, redact_pii="true", eou_timeout_ms=300)
@@ -286,7 +286,7 @@ async def test_redaction() -> None:
 
 
 async def test_times_run_on_from_socket_to_socket_if_they_do() -> None:
-    audio = speech(["word"], RATE_HZ)  # 0.24 s
+    audio = speak(["word"], RATE_HZ)  # 0.24 s
     query = {"word_timestamps": "true", "vad_events": "true", "external_session_id": "call-1"}
     for restart, start in [(True, 0.0), (False, 0.24)]:
         async with serve(options=Options(stt_times_restart=restart)) as upstream:
@@ -314,7 +314,7 @@ async def test_voice_traits_come_with_pulse_2_only() -> None:
 @pytest.mark.parametrize("size", [160, 333, 100_000])
 @pytest.mark.parametrize("encoding", ["linear16", "linear32", "mulaw", "alaw"])
 async def test_encodings(encoding: str, size: int) -> None:
-    pcm = speech(["alpha", "bravo"], RATE_HZ, lead_s=0.1)
+    pcm = speak(["alpha", "bravo"], RATE_HZ, lead_s=0.1)
     encode = {
         "linear16": lambda data: data,
         "linear32": lambda data: (np.frombuffer(data, "<i2").astype("<i4") << 16).tobytes(),
@@ -414,14 +414,14 @@ async def test_every_bad_parameter_is_named() -> None:
 
 
 async def test_unknown_parameters_are_tolerated() -> None:
-    audio = speech(["word"], RATE_HZ)
+    audio = speak(["word"], RATE_HZ)
     assert finals(
         await transcribe(audio, numerals="auto", colour="blue", keywords="Blackwell:1,Jensen Huang:2")
     ) == ["word"]
 
 
 async def test_strictness_has_switches() -> None:
-    audio = speech(["word"], RATE_HZ)
+    audio = speak(["word"], RATE_HZ)
     lenient = Options(bad_booleans="false", unknown_languages="accepted")
     assert finals(await transcribe(audio, lenient, redact_pii="names,phones", language="tlh")) == ["word"]
     assert finals(await transcribe(audio, language=...)) == ["word"]
@@ -429,7 +429,7 @@ async def test_strictness_has_switches() -> None:
 
 
 async def test_defaults_have_switches() -> None:
-    audio = speech(["word"], RATE_HZ)
+    audio = speak(["word"], RATE_HZ)
     plain = (await transcribe(audio, language=...))[-1]
     assert (plain["language"], "words" in plain) == ("en", False)
     other = (
@@ -442,7 +442,7 @@ async def test_defaults_have_switches() -> None:
 async def test_languages_of_the_other_region(region: Any, language: str) -> None:
     body = await refusal({"model": "pulse", "language": language}, Options(region=region))
     assert body["error"].startswith("LANGUAGE_NOT_ENABLED_IN_REGION")
-    assert finals(await transcribe(speech(["word"], RATE_HZ), language=language)) == ["word"]
+    assert finals(await transcribe(speak(["word"], RATE_HZ), language=language)) == ["word"]
 
 
 async def test_pulse_2_closes_on_other_languages() -> None:
@@ -452,7 +452,7 @@ async def test_pulse_2_closes_on_other_languages() -> None:
 
 
 async def test_vad_is_an_alias_that_vad_events_overrides() -> None:
-    audio = speech(["word"], RATE_HZ)
+    audio = speak(["word"], RATE_HZ)
     for query, expected in [
         ({"vad": "true"}, True),
         ({"vad": "true", "vad_events": "false"}, False),
@@ -465,7 +465,7 @@ async def test_vad_is_an_alias_that_vad_events_overrides() -> None:
 @pytest.mark.parametrize("base", ["/waves/v1", "/api/v1"])
 async def test_the_old_path_needs_no_model(base: str) -> None:
     async with serve() as upstream, stt(upstream, f"{base}/pulse/get_text", model=...) as client:
-        await client.hear(speech(["old"], RATE_HZ))
+        await client.hear(speak(["old"], RATE_HZ))
         assert finals(await client.finish()) == ["old"]
 
 
@@ -475,17 +475,17 @@ async def test_the_old_path_needs_no_model(base: str) -> None:
 async def test_many_listen_and_speak_at_once() -> None:
     async def listen(number: int) -> list[str]:
         async with stt(upstream) as client:
-            await client.hear(speech([f"n{number}", "end"], RATE_HZ))
+            await client.hear(speak([f"n{number}", "end"], RATE_HZ))
             return finals(await client.finish())
 
-    async def speak(number: int) -> str:
+    async def say(number: int) -> str:
         async with tts(upstream) as client:
             await client.send(f"Number {number}.")
             return "".join(f["status"][:2] for f in await client.until())
 
     async with serve() as upstream:
         heard, _ = await asyncio.gather(
-            asyncio.gather(*(listen(n) for n in range(100))), asyncio.gather(*(speak(n) for n in range(100)))
+            asyncio.gather(*(listen(n) for n in range(100))), asyncio.gather(*(say(n) for n in range(100)))
         )
     assert heard == [[f"n{n} end"] for n in range(100)]
 
@@ -493,7 +493,7 @@ async def test_many_listen_and_speak_at_once() -> None:
 async def test_a_delay_makes_transcripts_late() -> None:
     loop = asyncio.get_running_loop()
     async with serve(options=Options(stt_delay_s=0.3)) as upstream, stt(upstream) as client:
-        await client.hear(speech(["word"], RATE_HZ))
+        await client.hear(speak(["word"], RATE_HZ))
         start_s = loop.time()
         await client.finish()
         assert loop.time() - start_s >= 0.3
@@ -504,7 +504,7 @@ async def test_a_session_ends_when_its_client_vanishes() -> None:
         ws = await websockets.connect(
             ws_url(upstream, "/waves/v1/stt/live", {"model": "pulse"}), additional_headers=AUTH
         )
-        await SttClient(ws).hear(speech(["word"], RATE_HZ))
+        await SttClient(ws).hear(speak(["word"], RATE_HZ))
         ws.transport.abort()
         record = await upstream.journal.wait_for(
             lambda j: next((r for r in j.of("stt") if r.closed_at_s is not None), None)

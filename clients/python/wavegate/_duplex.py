@@ -84,7 +84,7 @@ class Duplex(Generic[RequestT, ResponseT, EventT]):
 
     def _check_open(self) -> None:
         if self._call is None:
-            raise RuntimeError("open the stream first: `async with ... as session`")
+            raise RuntimeError("it is not open yet: enter it by `async with`")
         if self._finished:
             raise self._closed_error()
         if self._half_close:

@@ -240,7 +240,8 @@ def _utterance_completed(message: synthesis_service_pb2.UtteranceCompleted) -> e
     )
 
 
-def _utterance_cancelled(message: synthesis_service_pb2.UtteranceCancelled) -> events.UtteranceCancelled:
+def utterance_cancelled(message: synthesis_service_pb2.UtteranceCancelled) -> events.UtteranceCancelled:
+    """The end of an utterance that was cancelled."""
     return events.UtteranceCancelled(
         utterance_id=message.utterance_id,
         method=_name(synthesis_service_pb2.UtteranceCancelled.Method, message.method, "METHOD_"),
@@ -269,7 +270,7 @@ _SYNTHESIS: Mapping[str, Callable[[Any], events.SynthesisEvent]] = {
     "audio": _audio_chunk,
     "word_timings": _word_timings,
     "utterance_completed": _utterance_completed,
-    "utterance_cancelled": _utterance_cancelled,
+    "utterance_cancelled": utterance_cancelled,
     "utterance_failed": _utterance_failed,
 }
 

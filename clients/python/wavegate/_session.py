@@ -196,7 +196,7 @@ class BaseSession(Duplex[RequestT, ResponseT, EventT]):
     def started(self) -> SessionStarted:
         """The gateway's first answer: limits, audio format, trace id. Raises `RuntimeError` before the block."""
         if self._started is None:
-            raise RuntimeError("the session is not open yet: `async with ... as session`")
+            raise RuntimeError("it is not open yet: enter it by `async with`")
         return self._started
 
     @property

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Unpack
 
 from wavegate._channel import Channel, StreamCall
-from wavegate._events_wire import synthesis_event
+from wavegate._duplex import GOODBYE_S
+from wavegate._events_wire import synthesis_event, utterance_cancelled
 from wavegate._iteration import iterate
 from wavegate._session import BaseSession, UpdateArguments
 from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire
@@ -53,6 +54,7 @@ class Utterance:
         """Whether this side has cancelled it. The gateway's word on it is `done`."""
         self.outcome: UtteranceCompleted | UtteranceCancelled | UtteranceFailed | None = None
         """How it ended; `None` while it is being made."""
+        self._known_to_gateway = False  # some of its text has been sent
         self._text_task: asyncio.Task[None] | None = None
         self._text_error: Exception | None = None
         self._consumed = False  # its last event has been taken out of the session's buffer
@@ -172,7 +174,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
 
     async def end(self) -> None:
         """Says that no text follows, once every iterator handed to `say` has ended. All of it is still spoken."""
-        if tasks := self._text_tasks():
+        while tasks := self._text_tasks():
             await asyncio.wait(tasks)
         await super().end()
 
@@ -191,9 +193,9 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         A string is sent whole. An iterator, such as a language model's tokens, is sent by a task of the session as
         its pieces come; the handle is there at once, and `Utterance.cancel` stops that task. What is said meanwhile
         waits until the iterator has ended. What the iterator raises cancels the utterance and comes out of the
-        handle, or of the session's block if nobody asked.
+        handle, or of the session's block if nobody asked. Raises `ValueError` for the id of an utterance that is over.
         """
-        utterance = self._utterance(utterance_id)
+        utterance = self._unspoken(utterance_id)
         if isinstance(text, str) and not self._text_lock.locked() and not self._text_tasks():
             await self._send_all(utterance, text)
         else:
@@ -219,8 +221,9 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
 
         An ordinary iterator is asked in a worker thread, so that it may block. Ends early, without an error, once the
         utterance is over or cancelled. Cancelling this leaves the utterance open: `end_utterance` or `cancel` it.
+        Raises `ValueError` for the id of an utterance that is over already.
         """
-        utterance = self._utterance(utterance_id)
+        utterance = self._unspoken(utterance_id)
         await self._send_all(utterance, pieces)
         return utterance
 
@@ -251,7 +254,9 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
 
         A new id ends the utterance before it. Pieces are joined as they are, without a blank between them.
         """
+        self._check_open()
         utterance = self._utterance(utterance_id or self._open_id)
+        utterance._known_to_gateway = True
         self._open_id = None if end_utterance else utterance.utterance_id
         pieces = _split(text, self.started.limits.max_text_message_chars)
         for number, piece in enumerate(pieces, 1):
@@ -285,11 +290,19 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         `playback_offset_s` is how much the listener has heard of the utterance.
         """
         self._check_open()
-        for utterance in self._utterances.values():
-            if utterance.outcome is None and utterance_id in (None, utterance.utterance_id):
-                utterance.cancelled = True
-                if utterance._text_task is not None:
-                    utterance._text_task.cancel()
+        meant = [
+            utterance
+            for utterance in self._utterances.values()
+            if utterance.outcome is None and utterance_id in (None, utterance.utterance_id)
+        ]
+        for utterance in meant:
+            utterance.cancelled = True
+            if utterance._text_task is not None:
+                utterance._text_task.cancel()
+            if not utterance._known_to_gateway:
+                self._deliver_noted(_never_sent(utterance.utterance_id))
+        if utterance_id is not None and meant and not meant[0]._known_to_gateway:
+            return
         if utterance_id in (None, self._open_id):
             self._open_id = None
         self._drop(
@@ -297,7 +310,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
                 isinstance(event, AudioChunk | WordTimings) and utterance_id in (None, event.utterance_id)
             )
         )
-        self._notify()
+        self._notify()  # whoever waits for audio of it has waited long enough
         await self._send(
             cancel=synthesis_service_pb2.CancelUtterance(
                 utterance_id=utterance_id or "",
@@ -349,6 +362,14 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
             self._utterances[utterance_id] = Utterance(self, utterance_id)
         return self._utterances[utterance_id]
 
+    def _unspoken(self, utterance_id: str | None) -> Utterance:
+        utterance = self._utterance(utterance_id)
+        if utterance._is_over:
+            raise ValueError(
+                f"utterance {utterance_id!r} is over; what is new needs an id of its own, or none"
+            )
+        return utterance
+
     def _forget_old_utterances(self) -> None:
         # The ended ones are kept for a while: late text must find that its utterance is over.
         excess = len(self._utterances) - _REMEMBERED_UTTERANCES
@@ -368,6 +389,17 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
     def _finish(self, failure: WavegateError | None) -> None:
         super()._finish(failure)
         self._stop_text()
+
+    async def _stop(self) -> None:
+        self._stop_text()
+        await super()._stop()
+        if tasks := self._text_tasks():
+            await asyncio.wait(tasks, timeout=GOODBYE_S)
+
+    def _deliver_noted(self, event: SynthesisEvent) -> None:
+        self._note(event)
+        self._deliver(event)
+        self._notify()
 
     async def _next_for(self, utterance: Utterance) -> SynthesisEvent | None:
         """The next event, or `None` when nothing more of the utterance can come."""
@@ -397,6 +429,14 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
 
     def _size_bytes(self, event: SynthesisEvent) -> int:
         return len(event.audio) if isinstance(event, AudioChunk) else 0
+
+
+def _never_sent(utterance_id: str) -> UtteranceCancelled:
+    """The end of an utterance of which the gateway has never heard."""
+    wire = synthesis_service_pb2.UtteranceCancelled(
+        utterance_id=utterance_id, method=synthesis_service_pb2.UtteranceCancelled.METHOD_NOT_SENT
+    )
+    return utterance_cancelled(wire)
 
 
 def _split(text: str, limit_chars: int) -> list[str]:

@@ -124,12 +124,3 @@ class LocalLimiter:
                 self._queues[caller] = queue
             self.used += 1
             following.grant()
-
-
-class Account:
-    """Both limits of one upstream account: active TTS requests, and TTS connections."""
-
-    def __init__(self, active_requests: int = 0, sockets: int = 0) -> None:
-        """`active_requests` 0: unknown, no limit. `sockets` 0: five times the former (the upstream's own rule)."""
-        self.requests: Limiter = LocalLimiter(active_requests)
-        self.sockets: Limiter = LocalLimiter(sockets or 5 * active_requests)

@@ -488,6 +488,13 @@ class Session(ABC):
         self.log.close()
         self._wake.set()
 
+    def _adopt(self, url: str, transport: Transport) -> Link:
+        """A connection that was opened ahead, as the session's next one."""
+        context = self.context
+        span = context.telemetry.connection_span(context.span, self.kind, endpoint_of(url), 1)
+        self.connection_index += 1
+        return Link(transport, url, self.connection_index, span, self._now(), 0.0)
+
     async def _dial(self, url: str, attempt: int) -> Link:
         """Open the next upstream connection. Raises an error of `wavegate_server.errors`."""
         context = self.context

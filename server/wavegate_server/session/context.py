@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from wavegate_server.session.account import Account
 from wavegate_server.session.transport import Dialer
 from wavegate_server.telemetry import NullSpan, NullTelemetry, Span, Telemetry
 from wavegate_server.waves.settings import Settings
@@ -43,6 +44,7 @@ class UpstreamTarget:
     old_tts_path: bool = False
     old_stt_path: bool = False
     habits: Habits = field(default_factory=Habits)
+    account: Account = field(default_factory=Account)
 
     def websocket_url(self, path: str, query: str = "") -> str:
         return self._url({"http": "ws", "https": "wss"}, path, query)

@@ -18,6 +18,8 @@ from typing import Any
 
 from wavegate_server import errors
 
+EARLY_S = 0.001
+"""Audio that is paced may go this much early: no timer is more exact."""
 MAX_WAITING_EVENTS = 4096
 """Events other than audio that may wait for a slow reader before the upstream is read no further."""
 
@@ -170,12 +172,12 @@ class EventLog:
                 continue
             entry = self._entries[0]
             if entry.audio_s and self._lead_s is not None:
-                ahead = self._ahead_s() + entry.audio_s - self._lead_s
                 # The first chunk always goes; a chunk longer than the lead goes when nothing is ahead of it.
-                if ahead > 0 and self._ahead_s() > 0:
+                wait_s = min(self._ahead_s() + entry.audio_s - self._lead_s, self._ahead_s())
+                if wait_s > EARLY_S:
                     self._wake.clear()
                     try:
-                        async with asyncio.timeout(min(ahead, self._ahead_s())):
+                        async with asyncio.timeout(wait_s):
                             await self._wake.wait()
                     except TimeoutError:
                         pass

@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import Violation, WavegateError
+from wavegate_server.session.account import Place
 from wavegate_server.session.base import Session, State
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.encode import make_encoder
@@ -58,7 +59,7 @@ from wavegate_server.session.synthesis_events import (
     WordsTimed,
     chunks,
 )
-from wavegate_server.session.transport import TransportClosed
+from wavegate_server.session.transport import Transport, TransportClosed
 from wavegate_server.session.tts_link import TtsLink, reason_of
 from wavegate_server.session.utterance import UNSPEAKABLE, Metrics, Utterance
 from wavegate_server.waves import tts
@@ -109,6 +110,8 @@ class SynthesisSession(Session):
         """A connection to another endpoint, opened to try a delta that needs it."""
         self._upstream = Upstream()
         """The latest connection, also when it has gone."""
+        self._ready: Transport | None = None
+        """A connection that was opened ahead, taken and not used yet."""
         self._dialling: asyncio.Task[TtsLink] | None = None
         self._wanted = True
         """Whether to dial before there is text to say."""
@@ -120,6 +123,18 @@ class SynthesisSession(Session):
         """Messages beside the text: cancels and keepalives."""
         self._room = asyncio.Event()
         self._room.set()
+        account = context.target.account
+        self._slot = Place(
+            account.requests,
+            "active request",
+            context.caller,
+            self._wake.set,
+            context.bounds.max_queue_wait_s,
+        )
+        self._socket = Place(
+            account.sockets, "connection", context.caller, self._wake.set, context.bounds.max_queue_wait_s
+        )
+        self._trial_socket = Place(account.sockets, "connection", context.caller, self._wake.set, 0.0)
         self._requests = 0
         self._input_chars = 0
         self._audio_bytes = 0
@@ -277,10 +292,12 @@ class SynthesisSession(Session):
             return CancelMethod.DISCARD
         messages = link.protocol.cancel(request, now)
         self._to_send.extend(messages)
+        self._free_slot(cut=not messages and not link.protocol.reusable)
         if messages:
             return CancelMethod.UPSTREAM_CANCEL
         if link.protocol.reusable:
             return CancelMethod.DISCARD
+        self._want_standby(link.url)
         link.drop_reason = ConnectionReason.UTTERANCE_CANCEL
         self._wanted = True
         return CancelMethod.RECONNECT
@@ -402,6 +419,7 @@ class SynthesisSession(Session):
                 upstream.connection_index,
             )
         )
+        self._free_slot()
         utterance.completion = event.source
         utterance.finish_request()
         if utterance.text_ended and not utterance.has_words:
@@ -416,6 +434,7 @@ class SynthesisSession(Session):
 
     def _on_failed(self, utterance: Utterance, event: tts.RequestFailed, now: float) -> None:
         error = event.error
+        self._free_slot(cut=self._link is None)
         if isinstance(error, _FATAL) or error.metadata.get("close_code") == "1008":
             self._fail_utterance(utterance, error, now)
             self.fail(error)
@@ -478,6 +497,8 @@ class SynthesisSession(Session):
             self._wake.clear()
             if await self._advance() or self.ended is not None:
                 continue
+            if self._line.head is None and self._link is not None:
+                self._socket.offer(self._give_up_socket)
             if self._ending is not None and self.state is not State.CONNECTING and not self._line:
                 self._finish(self._end_reason or EndReason.CLIENT_END, self._failure)
                 return
@@ -534,9 +555,12 @@ class SynthesisSession(Session):
         held_back = self._not_before is not None and now < self._not_before
         if link is not None:
             self._wanted = False
+            self._socket.ask(now)  # it is needed: an offer of it is taken back
             if utterance is None or link.broken or held_back:
                 return False
             self._not_before = None
+            if utterance.request is None and not self._admitted(utterance, now):
+                return utterance.over
             await self._say(link, utterance, now)
             return True
         if held_back:
@@ -544,8 +568,31 @@ class SynthesisSession(Session):
         if utterance is None and self._ending is not None and self.state is not State.CONNECTING:
             self._wanted = False
             return False
+        if not self._has_socket(utterance, path, now):
+            return self.ended is not None or (utterance is not None and utterance.over)
         await self._connect(utterance, path)
         return True
+
+    def _has_socket(self, utterance: Utterance | None, path: str, now: float) -> bool:
+        """Whether a connection may be opened, or stands ready; waits for that, or lets what needs it fail."""
+        if self._standby is not None and self._trial_socket.held:
+            self._socket.take_over(self._trial_socket)
+            return True
+        standby = self.context.target.account.standby
+        if standby is not None and self._ready is None and not self._socket.held:
+            taken = standby.take(self._url(path))
+            if taken is not None:
+                self._socket.adopt(taken[1])
+                self._ready = taken[0]
+        if self._socket.ask(now):
+            return True
+        if (error := self._socket.refused(now)) is not None:
+            if self.state is State.CONNECTING:
+                raise error
+            self._wanted = False
+            if utterance is not None:
+                self._fail_utterance(utterance, error, now)
+        return False
 
     def _replace_disobedient(self, link: TtsLink) -> None:
         """The upstream still speaks what was cancelled: only another connection stops it."""
@@ -556,6 +603,8 @@ class SynthesisSession(Session):
             link.protocol.disobeyed = False  # the next utterance is heard already: let it finish
             return
         link.protocol.abandon()
+        self._free_slot(cut=True)
+        self._want_standby(link.url)
         self._wanted = True
         self._lose(link, ConnectionReason.UTTERANCE_CANCEL, None)
         if utterance is not None and request is not None:
@@ -578,6 +627,35 @@ class SynthesisSession(Session):
                 return None
             self._complete(utterance, now)  # all of it is spoken, or it was blank
         return None
+
+    def _admitted(self, utterance: Utterance, now: float) -> bool:
+        """Whether the account lets another request be active; waits for it, or fails the utterance."""
+        if self._slot.held:
+            return True
+        if self._slot.ask(now):
+            utterance.metrics.admission_wait_s += self._slot.waited_s(now)
+            return True
+        if (error := self._slot.refused(now)) is not None:
+            self._fail_utterance(utterance, error, now)
+        return False
+
+    def _free_slot(self, *, cut: bool = False) -> None:
+        """The request is over. One whose connection was cut may count as active for some time yet."""
+        self._slot.give_back(self.context.target.account.slot_linger_s if cut else 0.0)
+
+    def _give_up_socket(self) -> None:
+        """Another session needs a connection, and this one has no use for its own now."""
+        link = self._link
+        if link is not None and self._line.head is None:
+            self._lose(link, ConnectionReason.CONCURRENCY_LIMIT, None)
+
+    def _want_standby(self, url: str) -> None:
+        """Have a connection ready for the utterance that follows the next barge-in."""
+        context = self.context
+        if context.target.account.standby is not None:
+            context.target.account.standby.want(
+                url, lambda: context.dialer.dial(url, context.target.headers())
+            )
 
     async def _say(self, link: TtsLink, utterance: Utterance, now: float) -> None:
         """Send the utterance's next message."""
@@ -698,16 +776,22 @@ class SynthesisSession(Session):
 
     async def _dial_link(self, path: str, attempt: int) -> TtsLink:
         target = self.context.target
-        url = target.websocket_url(
-            path, urlencode({"timeout": max(1, round(self.context.bounds.idle_timeout_s))})
-        )
+        url = self._url(path)
         protocol = tts.TtsProtocol(
             target.tts_mode,
             self.audio_format.sample_rate_hz,
             self.context.client_session_id or self.session_id,
             target.habits,
         )
-        return TtsLink(await self._dial(url, attempt), protocol, path)
+        ready, self._ready = self._ready, None
+        base = await self._dial(url, attempt) if ready is None else self._adopt(url, ready)
+        if target.tts_mode is tts.Mode.FLUSH:
+            self._want_standby(url)  # the one way in which every barge-in costs a connection
+        return TtsLink(base, protocol, path)
+
+    def _url(self, path: str) -> str:
+        timeout_s = max(1, round(self.context.bounds.idle_timeout_s))
+        return self.context.target.websocket_url(path, urlencode({"timeout": timeout_s}))
 
     def _dial_failed(self, utterance: Utterance | None, error: WavegateError) -> None:
         now = self._now()
@@ -731,10 +815,12 @@ class SynthesisSession(Session):
     async def _try_settings(self, settings: Settings) -> None:
         """Open a connection to the endpoint that a delta needs, and say whether that can be had."""
         path = self._path(settings)
-        if self._link is None or self._link.path != path:
+        # Where the account has no room for another connection, it cannot be tried beforehand.
+        if self._trial_socket.ask(self._now()) and (self._link is None or self._link.path != path):
             try:
                 link = await self._open_link(path, 1)
             except WavegateError as exc:
+                self._trial_socket.give_back()
                 self._schedule.refused(exc, self._now(), self.input_sequence)
                 return
             if link is None:
@@ -742,6 +828,8 @@ class SynthesisSession(Session):
             if self._standby is not None:
                 self._standby.release()
             self._standby = link
+        else:
+            self._trial_socket.give_back()
         self._schedule.proven(self._now(), self.input_sequence)
 
     def _settled_state(self) -> State:
@@ -793,6 +881,7 @@ class SynthesisSession(Session):
             return
         self._upstream = link.upstream
         self._link = None
+        self._socket.give_back()
         self._to_send.clear()
         self._reason = reason
         self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
@@ -811,10 +900,16 @@ class SynthesisSession(Session):
     def _release(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
+        self._free_slot(cut=self._link is not None and self._request_open())
         if self._link is not None:
             self._upstream = self._link.upstream
             self._link.release()
             self._link = None
+        if self._ready is not None:
+            self._ready.abort()
+            self._ready = None
+        self._socket.give_back()
+        self._trial_socket.give_back()
         if self._standby is not None:
             self._standby.release()
             self._standby = None
@@ -822,7 +917,7 @@ class SynthesisSession(Session):
     # -- time, bounds, totals -----------------------------------------------------------------------------------
 
     def _due(self) -> float | None:
-        times = [self._schedule.due(), self._not_before]
+        times = [self._schedule.due(), self._not_before, self._slot.deadline, self._socket.deadline]
         if self._link is not None:
             times.append(self._link.last_sent_at + KEEPALIVE_S)
             # While the caller is behind, nothing is read: silence is ours.

@@ -337,8 +337,9 @@ class TranscriptionSession(Session):
             return
         try:
             hurry = any(p.update.policy is ApplyPolicy.IMMEDIATE for p in batch)
-            if self._link is old and not hurry and self._transcripts.is_speech_over(old):
-                await self._force_final(old)
+            over_at = old.speech_ended_at if self._transcripts.is_speech_over(old) else None
+            if self._link is old and not hurry and over_at is not None:
+                await self._force_final(old, over_at)
             self._take_over(link, batch, ConnectionReason.SETTINGS_UPDATE, 1)
         finally:
             if self._link is not link:
@@ -379,10 +380,10 @@ class TranscriptionSession(Session):
         link.release(error)
         raise error
 
-    async def _force_final(self, link: SttLink) -> None:
-        """Ask for a last final of what was said; it may stay out."""
+    async def _force_final(self, link: SttLink, position: int) -> None:
+        """Ask for a last final of what was said up to `position`; it may stay out."""
         transcripts = self._transcripts
-        turn = Turn("", link.timeline.position, link.cursor, self._now(), own=True)
+        turn = Turn("", position, link.cursor, self._now(), own=True)
         transcripts.add(turn)
         self._wake.set()
         with contextlib.suppress(TimeoutError):

@@ -43,7 +43,7 @@ class Turn:
     """Number of the first frame behind it."""
     received_at: float
     own: bool = False
-    """The gateway's, before it replaces the connection."""
+    """The gateway's, before it replaces the connection; `position` is where the voice stopped then."""
     asked: SttLink | None = None
     """The connection that was asked."""
     asked_at: float = 0.0
@@ -272,7 +272,7 @@ class Transcripts:
         if turn is not None and turn.own:
             trigger = FinalTrigger.RECONNECT
             link.deaf = True
-            said = self._until_speech_end(link, said)
+            said = self._up_to(turn.position, said)
         elif event.from_finalize:
             trigger = FinalTrigger.CLIENT_FINALIZE
         elif event.speech_final or self._ended_by_silence(link, said):
@@ -285,11 +285,9 @@ class Transcripts:
         link.heard_since_final = False
         link.had_final = True
 
-    def _until_speech_end(self, link: SttLink, said: _Said) -> _Said:
+    def _up_to(self, position: int, said: _Said) -> _Said:
         """A forced final without words that it may have cut: those are heard whole on the next connection."""
-        if link.speech_ended_at is None or not said.words:
-            return said
-        limit = self._clock.seconds(link.speech_ended_at)
+        limit = self._clock.seconds(position)
         words = tuple(w for w in said.words if _middle(w) <= limit)
         if len(words) == len(said.words):
             return said

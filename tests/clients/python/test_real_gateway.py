@@ -90,7 +90,7 @@ async def test_settings_in_band_and_from_outside(client: Client) -> None:
 
 async def test_what_is_heard_is_what_was_said(client: Client) -> None:
     words = ["seven", "blue", "trains"]
-    speech = waves_local.speech(words, 16000, tail_s=0.5)
+    speech = waves_local.speak(words, 16000, tail_s=0.5)
     async with client.transcribe(audio_format=AudioFormat("LINEAR16", 16000), language_code="en") as session:
         await session.stream_audio([speech[at : at + 3200] for at in range(0, len(speech), 3200)])
         final = await session.finalize()

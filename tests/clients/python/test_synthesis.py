@@ -365,6 +365,44 @@ class TestBargeIn:
             gateway.hold.set()
             assert isinstance(await utterance.done(), UtteranceCancelled)
 
+    @pytest.mark.parametrize("alone", [True, False])
+    async def test_what_was_never_sent_is_cancelled_here(
+        self, gateway: FakeGateway, client: Client, alone: bool
+    ) -> None:
+        """The gateway has not heard of an utterance that still waits for the one before, and would not answer."""
+        first_token = asyncio.Event()
+
+        async def thinking() -> AsyncIterator[str]:
+            yield "Well, "
+            first_token.set()
+            await asyncio.Event().wait()
+
+        async with client.synthesize(voice_id="magnus") as session:
+            speaking = await session.say(thinking())
+            waiting = await session.say("after that")
+            await first_token.wait()
+            await session.cancel(waiting.utterance_id if alone else None)
+            outcome = await asyncio.wait_for(waiting.done(), 5)
+            assert isinstance(outcome, UtteranceCancelled)
+            assert outcome.method == "NOT_SENT"
+            assert await waiting.read() == b""
+            if alone:
+                assert not gateway.inputs("cancel")
+                await speaking.cancel()
+            assert isinstance(await asyncio.wait_for(speaking.done(), 5), UtteranceCancelled)
+            await session.end()
+            ended = [e.utterance_id async for e in session if isinstance(e, UtteranceCancelled)]
+        assert sorted(ended) == sorted({speaking.utterance_id, waiting.utterance_id})
+        assert "after that" not in [t.text for t in gateway.inputs("text")]
+
+    async def test_what_is_over_is_not_begun_again(self, client: Client) -> None:
+        async with client.synthesize(voice_id="magnus") as session:
+            await (await session.say("once", utterance_id="a")).done()
+            with pytest.raises(ValueError, match="utterance 'a' is over"):
+                await session.say("twice", utterance_id="a")
+            with pytest.raises(ValueError, match="utterance 'a' is over"):
+                await session.stream_text(["twice"], utterance_id="a")
+
     async def test_what_is_buffered_here_is_dropped(self, gateway: FakeGateway, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.say("Nobody has read any of this yet.")
@@ -575,9 +613,10 @@ class TestFailing:
 
     async def test_the_call_ends_with_the_same_status(self, client: Client) -> None:
         """A client that cut the call off behind the last event would leave CANCELLED in everybody's records."""
-        with pytest.raises(UpstreamError):
-            async with client.synthesize(voice_id="magnus") as session:
-                await session.say("[break]")
+        async with client.synthesize(voice_id="magnus") as session:
+            utterance = await session.say("[break]")
+            with pytest.raises(UpstreamError):
+                await utterance.done()
         call: Any = session._call
         assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from wavegate_server.session.admission import Account, LocalLimiter, Ticket
+from wavegate_server.session.account import Account
+from wavegate_server.session.admission import LocalLimiter, Ticket
 
 
 def ask(limiter: LocalLimiter, caller: str, order: list[str] | None = None, name: str = "") -> Ticket:

@@ -839,6 +839,56 @@ async def test_a_forced_final_leaves_out_what_it_cut() -> None:
 
 
 @virtual_time
+async def test_a_forced_final_counts_up_to_the_pause_that_it_was_forced_in() -> None:
+    caller, old = await opened(FakeDialer(), {"word_timings": True})
+    await heard(caller, old, SECOND * 2)
+    old.say(stt_speech_started(0.1), stt_transcript("one", words=[("one", 0.1, 0.5)]))
+    await caller.until(Transcribed)
+    caller.update("u", punctuation=False)
+    old.say(stt_speech_ended(0.5))
+    await old.expect(lambda m: m == {"type": "finalize"})
+    # Another word came and went before the answer, which cut it.
+    old.say(
+        stt_speech_started(1.0),
+        stt_speech_ended(1.4),
+        stt_transcript("one tw", final=True, from_finalize=True, words=[("one", 0.1, 0.5), ("tw", 1.0, 1.2)]),
+        stt_transcript("o", final=True, words=[("o", 1.2, 1.4)]),
+    )
+    ack = await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
+    assert ack.audio_offset_s == 0.5
+    assert [(t.text, t.final_trigger) for t in caller.finals] == [("one", FinalTrigger.RECONNECT)]
+    await caller.vanish()
+
+
+@virtual_time
+async def test_a_last_final_that_stays_out_is_not_waited_for_long() -> None:
+    dialer = FakeDialer()
+    caller, old = await opened(dialer)
+    await heard(caller, old, SECOND)
+    old.say(stt_speech_started(0.1), stt_transcript("one", words=[("one", 0.1, 0.5)]))
+    await caller.until(Transcribed)
+    caller.update("u", punctuation=False)
+    old.say(stt_speech_ended(0.5))
+    await old.expect(lambda m: m == {"type": "finalize"})
+    asked = now()
+    ack = await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
+    assert now() - asked == pytest.approx(1.0)
+    assert ack.audio_offset_s == 0.0
+    new = dialer.last
+    await new.expect(lambda m: isinstance(m, bytes))
+    caller.update("u2", punctuation=True)
+    new.say(stt_speech_started(0.1), stt_transcript("one", words=[("one", 0.1, 0.5)]), stt_speech_ended(0.5))
+    await new.expect(lambda m: m == {"type": "finalize"})
+    new.drop()
+    asked = now()
+    await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED, count=2)
+    assert now() - asked < 0.1
+    assert len(dialer.dials) == 3
+    assert caller.finals == []
+    await caller.vanish()
+
+
+@virtual_time
 async def test_a_speech_without_end_is_interrupted_after_five_seconds() -> None:
     dialer = recognizing(max_words=1000)
     caller = Caller(dialer, {"word_timings": True})
@@ -968,6 +1018,37 @@ async def test_where_there_is_no_room_for_two_the_old_one_goes_first() -> None:
     await caller.send(speech([3]), 320, paced_hz=RATE_HZ)
     await caller.end()
     assert caller.text == "w1 w2 w3"
+
+
+@virtual_time
+async def test_a_full_account_says_so_in_the_handshake_too() -> None:
+    dialer = recognizing()
+    caller = Caller(dialer)
+    await caller.send(speech([1]), 320, paced_hz=RATE_HZ)
+    full = errors.UpstreamCapacity("full", retry_after_s=0.5)
+    dialer.refuse(full, full)
+    caller.update("u", ApplyPolicy.IMMEDIATE, punctuation=False)
+    await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
+    assert len(dialer.dials) == 4
+    assert dialer.transports[0].closed_code == 1000
+    await caller.send(speech([2]), 320, paced_hz=RATE_HZ)
+    await caller.end()
+    assert caller.text == "w1 w2"
+
+
+@virtual_time
+async def test_a_discard_does_not_wait_for_new_settings() -> None:
+    dialer = recognizing()
+    caller = Caller(dialer)
+    await caller.send(speech([1]), 320, paced_hz=RATE_HZ)
+    caller.update("u", ApplyPolicy.IMMEDIATE, punctuation=False)
+    await dialer.connection(1)
+    ended = await caller.end(discard=True)
+    assert ended.error is None
+    assert caller.acks("u")[-1].state is AckState.SESSION_ENDED
+    await settle()
+    assert all(t.gone for t in dialer.transports)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @virtual_time
@@ -1230,6 +1311,21 @@ async def test_an_error_about_the_request_ends_the_session() -> None:
     ended = await caller.over()
     assert isinstance(ended.error, errors.UpstreamRejected)
     assert len(dialer.dials) == 1
+
+
+@virtual_time
+async def test_a_bug_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise ZeroDivisionError
+
+    caller, upstream = await opened(FakeDialer())
+    monkeypatch.setattr(caller.session._transcripts, "said", broken)
+    upstream.say(stt_transcript("a"))
+    ended = await caller.over()
+    assert isinstance(ended.error, errors.GatewayBug)
+    assert upstream.gone
+    with pytest.raises(TypeError):
+        Caller(FakeDialer()).session._handle("nonsense", 0.0)
 
 
 @virtual_time

@@ -1,0 +1,144 @@
+"""One upstream account as the sessions of this process share it: its limits, and connections opened ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from wavegate_server import errors
+from wavegate_server.errors import WavegateError
+from wavegate_server.session.admission import Limiter, LocalLimiter, Ticket
+from wavegate_server.session.standby import Standby
+
+RETRY_AFTER_S = 1.0
+"""When a caller that found no room may come back: about as long as an utterance takes to make."""
+
+
+class Account:
+    """Active TTS requests and TTS connections of one key."""
+
+    def __init__(
+        self,
+        active_requests: int = 0,
+        sockets: int = 0,
+        *,
+        slot_linger_s: float = 0.0,
+        standby: bool = False,
+    ) -> None:
+        """`active_requests` 0: unknown, no limit. `sockets` 0: five times the former, the upstream's own rule.
+
+        `slot_linger_s`: how long a request whose connection was cut still counts as active. `standby`: keep
+        connections ready for what follows a barge-in.
+        """
+        self.requests: Limiter = LocalLimiter(active_requests)
+        self.sockets: Limiter = LocalLimiter(sockets or 5 * active_requests)
+        self.slot_linger_s = slot_linger_s
+        self.standby = Standby(self.sockets) if standby else None
+
+    async def aclose(self) -> None:
+        """Close what was opened ahead."""
+        if self.standby is not None:
+            await self.standby.aclose()
+
+
+class Place:
+    """A session's place under one limit: asked for, waited for within a time, held, given back. No clock."""
+
+    def __init__(
+        self, limiter: Limiter, what: str, caller: str, wake: Callable[[], None], limit_s: float
+    ) -> None:
+        """`wake` is called when the place is held. `what` names it in errors. `limit_s`: the longest wait."""
+        self._limiter = limiter
+        self._what = what
+        self._caller = caller
+        self._wake = wake
+        self._limit_s = limit_s
+        self._ticket: Ticket | None = None
+        self._asked_at = 0.0
+        self._offered = False
+
+    def __repr__(self) -> str:
+        return f"<Place {self._what} {self._ticket!r}>"
+
+    @property
+    def held(self) -> bool:
+        return self._ticket is not None and self._ticket.held
+
+    @property
+    def deadline(self) -> float | None:
+        """When waiting is over; None while nothing is waited for."""
+        if self._ticket is None or self._ticket.held:
+            return None
+        return self._asked_at + self._limit_s
+
+    def ask(self, now: float) -> bool:
+        """Whether the place is held; asks for it where that was not done yet."""
+        if self._ticket is None:
+            self._asked_at = now
+            self._ticket = self._limiter.ask(self._caller, self._wake)
+        if self._offered:
+            self._limiter.keep(self._ticket)
+            self._offered = False
+        return self._ticket.held
+
+    def waited_s(self, now: float) -> float:
+        """How long was waited since it was asked for."""
+        return max(0.0, now - self._asked_at)
+
+    def refused(self, now: float) -> WavegateError | None:
+        """The error of having waited too long; the place is not waited for any more then."""
+        if self.deadline is None or now < self.deadline:
+            return None
+        self.give_back()
+        return errors.UpstreamCapacity(
+            f"no {self._what} of the upstream account became free within {self._limit_s:g} s",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    def adopt(self, ticket: Ticket) -> None:
+        """Take over a place that is held already."""
+        self.give_back()
+        self._ticket = ticket
+
+    def take_over(self, other: Place) -> None:
+        """Have the place that `other` holds; it holds none then."""
+        self.give_back()
+        self._ticket, other._ticket = other._ticket, None
+
+    def offer(self, take_back: Callable[[], None]) -> None:
+        """The place is not needed now: `take_back` is called when somebody waits for it."""
+        if self._ticket is not None and self._ticket.held and not self._offered:
+            self._offered = True
+            self._limiter.offer(self._ticket, take_back)
+
+    def give_back(self, linger_s: float = 0.0) -> None:
+        """Not needed any more; it counts for `linger_s` seconds longer."""
+        ticket, self._ticket = self._ticket, None
+        self._offered = False
+        if ticket is None:
+            return
+        if linger_s and ticket.held:
+            asyncio.get_running_loop().call_later(linger_s, ticket.release)
+        else:
+            ticket.release()
+
+
+async def acquire(place: Place, wake: asyncio.Event) -> float:
+    """Wait for a place; the seconds waited. Raises `errors.UpstreamCapacity`. Cancelling stops waiting."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        while not place.ask(loop.time()):
+            if (error := place.refused(loop.time())) is not None:
+                raise error
+            wake.clear()
+            deadline = place.deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+    except BaseException:
+        place.give_back()
+        raise
+    return loop.time() - began

@@ -1,0 +1,10 @@
+"""What all tests rely on."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell starts what it puts in the background with interrupts ignored, and programs hand that on to those they
+# start. Tests interrupt programs, wherever they are run from.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
