@@ -37,6 +37,7 @@ from wavegate_server.rpc.session import SessionServicer
 from wavegate_server.rpc.synthesis import SynthesisServicer
 from wavegate_server.rpc.trace import CallInterceptor
 from wavegate_server.rpc.transcription import TranscriptionServicer
+from wavegate_server.session.account import Account
 from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.events import EndReason
@@ -104,6 +105,12 @@ class App:
         self._warn()
         self._registry = Registry(config.max_sessions, config.max_sessions_per_caller)
         self._interceptor = CallInterceptor(self._telemetry, self._auth, config.max_message_bytes)
+        self._account = Account(
+            config.upstream_active_requests,
+            config.upstream_sockets,
+            slot_linger_s=config.upstream_slot_linger,
+            standby=True,
+        )
         self._http: UpstreamHttp | None = None
         self._server: GrpcServer | None = None
         self._signalled = asyncio.Event()
@@ -126,6 +133,7 @@ class App:
             tts_mode=Mode(config.tts_protocol),
             old_tts_path=config.old_tts_path,
             old_stt_path=config.old_stt_path,
+            account=self._account,
         )
         gateway = Gateway(
             registry=self._registry,
@@ -260,6 +268,7 @@ class App:
             ends.append(self._local.stop())
         if self._http is not None:
             ends.append(self._http.aclose())
+        ends.append(self._account.aclose())
         await asyncio.gather(*ends, return_exceptions=True)
         if self._config.port_file is not None and self._server is not None:
             with contextlib.suppress(OSError):
@@ -290,6 +299,8 @@ def _bounds(config: Config) -> Bounds:
         max_audio_message_bytes=config.max_message_bytes - options.ENVELOPE_BYTES,
         audio_history_s=config.audio_history,
         max_waiting_audio_s=config.max_waiting_audio,
+        max_queue_wait_s=config.max_queue_wait,
+        max_resume_window_s=config.resume_window,
     )
 
 

@@ -216,6 +216,7 @@ _UPSTREAM: Final = "Upstream"
 _DEFAULTS: Final = "Defaults of sessions"
 _BOUNDS: Final = "Bounds"
 _TIMES: Final = "Times"
+_ACCOUNT: Final = "The account's limits"
 _LOGS: Final = "Logs"
 
 _NO_FILE: Path | None = None
@@ -415,7 +416,46 @@ class Config:
         _seconds(0, 86_400),
         "30",
     )
-    # The account's limits come here: active requests, sockets, and how long to queue for one.
+    resume_window: float = _option(
+        _TIMES,
+        60.0,
+        "SECONDS",
+        "Longest time for which a session that asked for it outlives a lost call. 0: none does.",
+        _seconds(0, 3600),
+        "60",
+    )
+
+    upstream_active_requests: int = _option(
+        _ACCOUNT,
+        0,
+        "COUNT",
+        "Active TTS requests that the upstream account allows, over all that share it; more wait here. "
+        "0: unknown, no limit.",
+        _whole(0, 100_000),
+    )
+    upstream_sockets: int = _option(
+        _ACCOUNT,
+        0,
+        "COUNT",
+        "TTS connections that the upstream account allows. 0: five times the active requests.",
+        _whole(0, 1_000_000),
+    )
+    max_queue_wait: float = _option(
+        _ACCOUNT,
+        2.0,
+        "SECONDS",
+        "How long speech may wait for the account; then it fails with RESOURCE_EXHAUSTED.",
+        _seconds(0, 600),
+        "2",
+    )
+    upstream_slot_linger: float = _option(
+        _ACCOUNT,
+        0.0,
+        "SECONDS",
+        "How long a request whose connection was cut still counts as active upstream; `probe` finds out.",
+        _seconds(0, 600),
+        "0",
+    )
 
     log_format: str = _one_of(_LOGS, "text", ("text", "json"), "How log lines on stderr are written.")
     log_level: str = _one_of(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
-
 import waves_local
-from tests.support.gateway import END, audio_of, collect, of, running_gateway, start, text
 from wavegate.speech import v1
 from wavegate_server.waves.tts import Mode
+
+from tests.support.gateway import END, audio_of, collect, of, running_gateway, start, text
 
 STORY = (
     "Once upon a time there was a stream of words. It went up a hill, and down again. "
     "Nobody knew where it came from, but all could hear it."
 )
+
+
+def common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -50,14 +56,14 @@ async def test_with_word_times_every_word_is_heard_whole(seed: int) -> None:
         words = {w.word_index: w for event in of("word_timings", got) for w in event.words}
         assert [words[i].text.strip(".,") for i in sorted(words)] == [w.strip(".,") for w in STORY.split()]
         heard = waves_local.spoken(audio_of(got))
-        begins = len(os.path.commonprefix([heard, STORY]))
-        ends = len(os.path.commonprefix([heard[::-1], STORY[::-1]]))
+        begins = common(heard, STORY)
+        ends = common(heard[::-1], STORY[::-1])
         assert begins + ends >= len(STORY), "nothing is missing"
         assert len(heard) - len(STORY) <= max(map(len, STORY.split())) + 2, (
             "at most one word is heard cut, then whole"
         )
         broken = [c for c in of("audio", got) if c.discontinuity]
-        assert len(broken) == (heard != STORY)
+        assert (heard != STORY) <= len(broken) <= 1
 
 
 async def test_a_voice_that_never_says_it_the_same_way_twice_fails_the_utterance() -> None:

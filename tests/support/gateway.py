@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-
 import waves_local
 from wavegate.speech import v1
 from wavegate.speech.v1 import (
@@ -24,6 +23,7 @@ from wavegate_server.rpc.session import SessionServicer
 from wavegate_server.rpc.synthesis import SynthesisServicer
 from wavegate_server.rpc.trace import CallInterceptor
 from wavegate_server.rpc.transcription import TranscriptionServicer
+from wavegate_server.session.account import Account
 from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.http import UpstreamHttp
@@ -75,6 +75,7 @@ async def running_gateway(
     max_sessions_per_caller: int = 0,
     start_timeout_s: float = 10.0,
     engine: waves_local.Engine | None = None,
+    account: Account | None = None,
     **changes: Any,
 ) -> AsyncGenerator[RunningGateway, None]:
     """Run a gateway; `upstream_url` replaces the local upstream, `changes` replace fields of `Gateway`."""
@@ -86,7 +87,9 @@ async def running_gateway(
                 waves_local.serve(engine=engine, options=options or waves_local.Options())
             )
             upstream_url = upstream.url
-        target = UpstreamTarget(upstream_url, lambda: key, tts_mode=mode)
+        account = account or Account()
+        stack.push_async_callback(account.aclose)
+        target = UpstreamTarget(upstream_url, lambda: key, tts_mode=mode, account=account)
         gateway = Gateway(
             registry=Registry(max_sessions, max_sessions_per_caller),
             target=target,

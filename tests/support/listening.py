@@ -66,8 +66,7 @@ class Caller:
         self._tasks = [asyncio.create_task(self.session.run()), asyncio.create_task(self._read())]
 
     async def _read(self) -> None:
-        while (numbered := await self.session.log.next()) is not None:
-            entry = numbered[1]
+        while (entry := await self.session.log.next()) is not None:
             self.events.append(entry.event)
             self.times.append(asyncio.get_running_loop().time())
             self.session.delivered(entry.event)

@@ -270,8 +270,8 @@ class _Stream:
                 await write(response(entry, self._resumed_after))
                 self._sequence = self._resumed_after
             try:
-                while (numbered := await log.next(self._reader)) is not None:
-                    self._sequence, entry = numbered
+                while (waiting := await log.next(self._reader)) is not None:
+                    entry, self._sequence = waiting, log.position
                     await write(response(entry, self._sequence))
                     session.delivered(entry.event)
             except Detached:

@@ -41,8 +41,8 @@ class Account:
             await self.standby.aclose()
 
 
-class Place:
-    """A session's place under one limit: asked for, waited for within a time, held, given back. No clock."""
+class Claim:
+    """A session's claim to a place under one limit: asked for, waited for within a time, held, given back. No clock."""
 
     def __init__(
         self, limiter: Limiter, what: str, caller: str, wake: Callable[[], None], limit_s: float
@@ -58,7 +58,7 @@ class Place:
         self._offered = False
 
     def __repr__(self) -> str:
-        return f"<Place {self._what} {self._ticket!r}>"
+        return f"<Claim {self._what} {self._ticket!r}>"
 
     @property
     def held(self) -> bool:
@@ -100,7 +100,7 @@ class Place:
         self.give_back()
         self._ticket = ticket
 
-    def take_over(self, other: Place) -> None:
+    def take_over(self, other: Claim) -> None:
         """Have the place that `other` holds; it holds none then."""
         self.give_back()
         self._ticket, other._ticket = other._ticket, None
@@ -123,22 +123,22 @@ class Place:
             ticket.release()
 
 
-async def acquire(place: Place, wake: asyncio.Event) -> float:
+async def acquire(claim: Claim, wake: asyncio.Event) -> float:
     """Wait for a place; the seconds waited. Raises `errors.UpstreamCapacity`. Cancelling stops waiting."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        while not place.ask(loop.time()):
-            if (error := place.refused(loop.time())) is not None:
+        while not claim.ask(loop.time()):
+            if (error := claim.refused(loop.time())) is not None:
                 raise error
             wake.clear()
-            deadline = place.deadline
+            deadline = claim.deadline
             try:
                 async with asyncio.timeout_at(deadline):
                     await wake.wait()
             except TimeoutError:
                 pass
     except BaseException:
-        place.give_back()
+        claim.give_back()
         raise
     return loop.time() - began

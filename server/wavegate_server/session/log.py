@@ -105,6 +105,11 @@ class EventLog:
         self._wake.set()
         return self._reader
 
+    @property
+    def position(self) -> int:
+        """The number of the event that `next` returned last."""
+        return self.sequence - self._behind
+
     def rewind(self, sequence: int) -> None:
         """Deliver everything after event number `sequence` again. Raises `errors.ResumeGap`."""
         missed = self.sequence - sequence
@@ -151,8 +156,8 @@ class EventLog:
         """Wait until less than the limit waits."""
         await self._room.wait()
 
-    async def next(self, reader: int = 0) -> tuple[int, Entry] | None:
-        """The number and the event to deliver next; None when the log is closed and empty.
+    async def next(self, reader: int = 0) -> Entry | None:
+        """The event to deliver next, number `position`; None when the log is closed and empty.
 
         Raises `Detached` where `reader` is not the newest token of `attach`. Cancelling loses nothing.
         """
@@ -160,10 +165,9 @@ class EventLog:
             if reader != self._reader:
                 raise Detached
             if self._behind and self._kept is not None:
-                number = self.sequence - self._behind + 1
                 entry = self._kept[-self._behind][0]
                 self._behind -= 1
-                return number, entry
+                return entry
             if not self._entries:
                 if self._closed:
                     return None
@@ -195,7 +199,7 @@ class EventLog:
             self.sequence += 1
             if self._kept is not None:
                 self._keep(entry)
-            return self.sequence, entry
+            return entry
 
     def _keep(self, entry: Entry) -> None:
         assert self._kept is not None

@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import Violation, WavegateError
-from wavegate_server.session.account import Place
+from wavegate_server.session.account import Claim
 from wavegate_server.session.base import Session, State
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.encode import make_encoder
@@ -124,17 +124,17 @@ class SynthesisSession(Session):
         self._room = asyncio.Event()
         self._room.set()
         account = context.target.account
-        self._slot = Place(
+        self._slot = Claim(
             account.requests,
             "active request",
             context.caller,
             self._wake.set,
             context.bounds.max_queue_wait_s,
         )
-        self._socket = Place(
+        self._socket = Claim(
             account.sockets, "connection", context.caller, self._wake.set, context.bounds.max_queue_wait_s
         )
-        self._trial_socket = Place(account.sockets, "connection", context.caller, self._wake.set, 0.0)
+        self._trial_socket = Claim(account.sockets, "connection", context.caller, self._wake.set, 0.0)
         self._requests = 0
         self._input_chars = 0
         self._audio_bytes = 0
@@ -630,8 +630,6 @@ class SynthesisSession(Session):
 
     def _admitted(self, utterance: Utterance, now: float) -> bool:
         """Whether the account lets another request be active; waits for it, or fails the utterance."""
-        if self._slot.held:
-            return True
         if self._slot.ask(now):
             utterance.metrics.admission_wait_s += self._slot.waited_s(now)
             return True

@@ -9,6 +9,7 @@ from typing import Any
 
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
+from wavegate_server.session.account import Claim, acquire
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.encode import make_encoder
 from wavegate_server.session.events import SessionLimits, SessionStarted, Upstream, WarningRaised
@@ -47,36 +48,51 @@ async def synthesize(
     )
     metrics = utterance.metrics
     retry, queue_wait = RetryBudget(), QueueWait(context.bounds.max_queue_wait_s)
+    wake = asyncio.Event()
+    slot = Claim(
+        context.target.account.requests,
+        "active request",
+        context.caller,
+        wake.set,
+        context.bounds.max_queue_wait_s,
+    )
     started = False
-    while True:
-        try:
-            async with contextlib.aclosing(_attempt(context, http, utterance, audio_format, text)) as attempt:
-                async for event in attempt:
-                    if isinstance(event, SessionStarted):
-                        if started:
+    try:
+        while True:
+            try:
+                metrics.admission_wait_s += await acquire(slot, wake)
+                async with contextlib.aclosing(
+                    _attempt(context, http, utterance, audio_format, text)
+                ) as attempt:
+                    async for event in attempt:
+                        if isinstance(event, SessionStarted):
+                            if started:
+                                continue
+                            started = True
+                            yield event
+                            for warning in _unknown_languages(settings, utterance_id):
+                                yield warning
                             continue
-                        started = True
                         yield event
-                        for warning in _unknown_languages(settings, utterance_id):
-                            yield warning
-                        continue
-                    yield event
-                    if isinstance(event, AudioProduced) and metrics.first_delivered_at is None:
-                        metrics.first_delivered_at = loop.time()
-            return
-        except errors.WavegateError as exc:
-            if metrics.first_received_at is not None:
-                raise
-            if isinstance(exc, errors.UpstreamCapacity):
-                delay_s = queue_wait.next_delay_s(exc, loop.time())
-                metrics.admission_wait_s += delay_s or 0.0
-            else:
-                delay_s = retry.next_delay_s(exc)
-                metrics.reconnect_count += 1
-            if delay_s is None:
-                raise
-            utterance.lose_request()
-            await asyncio.sleep(delay_s)
+                        if isinstance(event, AudioProduced) and metrics.first_delivered_at is None:
+                            metrics.first_delivered_at = loop.time()
+                return
+            except errors.WavegateError as exc:
+                slot.give_back()
+                if metrics.first_received_at is not None:
+                    raise
+                if isinstance(exc, errors.UpstreamCapacity):
+                    delay_s = queue_wait.next_delay_s(exc, loop.time())
+                    metrics.admission_wait_s += delay_s or 0.0
+                else:
+                    delay_s = retry.next_delay_s(exc)
+                    metrics.reconnect_count += 1
+                if delay_s is None:
+                    raise
+                utterance.lose_request()
+                await asyncio.sleep(delay_s)
+    finally:
+        slot.give_back()
 
 
 def _unknown_languages(settings: Settings, utterance_id: str) -> list[WarningRaised]:

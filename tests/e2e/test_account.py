@@ -1,0 +1,157 @@
+"""The account's limits are never exceeded, and waiting for them is fair and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+import waves_local
+from wavegate.speech import v1
+from wavegate_server.session.account import Account
+from wavegate_server.session.context import Bounds
+from wavegate_server.waves.tts import Mode
+
+from tests.support.gateway import (
+    END,
+    RunningGateway,
+    audio_of,
+    collect,
+    of,
+    responses,
+    running_gateway,
+    start,
+    text,
+)
+
+ONE = waves_local.Options(active_requests=1, chunk_interval_s=0.01)
+"""An account like the documents' default: one active request, five connections."""
+
+
+async def converse(gw: RunningGateway, name: str, turns: int) -> list[v1.SynthesizeStreamResponse]:
+    """A session that speaks several utterances, with pauses in which others may."""
+    call = gw.synthesis.SynthesizeStream()
+    await call.write(start())
+    got = [await call.read()]
+    for turn in range(turns):
+        await call.write(text(f"{name} says {turn}.", f"{name}-{turn}", end=True))
+        ended = False
+        while not ended:
+            got.append(await call.read())
+            ended = bool(of("utterance_completed", got[-1:]) or of("utterance_failed", got[-1:]))
+        await asyncio.sleep(0.02)
+    await call.write(END)
+    await call.done_writing()
+    got += [r async for r in responses(call)]
+    return got
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_one_active_request_serves_four_conversations_that_take_turns(mode: Mode) -> None:
+    """Nobody is refused by the upstream, and every text is spoken."""
+    async with running_gateway(
+        ONE, mode=mode, account=Account(active_requests=1), bounds=Bounds(max_queue_wait_s=30.0)
+    ) as gw:
+        assert gw.upstream is not None
+        found = await asyncio.gather(*(converse(gw, name, 3) for name in ("ann", "bob", "cy", "di")))
+        for name, got in zip(("ann", "bob", "cy", "di"), found, strict=True):
+            assert not of("utterance_failed", got)
+            for turn in range(3):
+                assert waves_local.spoken(audio_of(got, f"{name}-{turn}")) == f"{name} says {turn}."
+        waits = [
+            c.metrics.admission_wait.ToTimedelta().total_seconds()
+            for g in found
+            for c in of("utterance_completed", g)
+        ]
+        assert max(waits) > 0
+        refused = [r for r in gw.upstream.journal if r.status == 429]
+        assert not refused
+
+
+async def test_more_sessions_than_connections_take_turns() -> None:
+    """Seven sessions share five connections: an idle one gives its own up, and gets one back when it speaks."""
+    async with running_gateway(
+        ONE, account=Account(active_requests=1), bounds=Bounds(max_queue_wait_s=30.0)
+    ) as gw:
+        assert gw.upstream is not None
+        names = [f"s{n}" for n in range(7)]
+        found = await asyncio.gather(*(converse(gw, name, 2) for name in names))
+        for name, got in zip(names, found, strict=True):
+            assert waves_local.spoken(audio_of(got, f"{name}-1")) == f"{name} says 1."
+        assert not [r for r in gw.upstream.journal if r.status == 429]
+
+
+async def test_waiting_too_long_fails_the_utterance_and_says_when_to_come_back() -> None:
+    slow = waves_local.Options(active_requests=1, chunk_interval_s=0.5)
+    async with running_gateway(
+        slow, account=Account(active_requests=1), bounds=Bounds(max_queue_wait_s=0.2)
+    ) as gw:
+        first = gw.synthesis.SynthesizeStream()
+        await first.write(start())
+        await first.write(
+            text("A long text that is made slowly, so that others wait for it in vain.", "u", end=True)
+        )
+        while not of("audio", [await first.read()]):
+            pass
+        second = await collect(
+            gw.synthesis.SynthesizeStream(), [start(), text("Me too.", "u", end=True), END]
+        )
+        failed = of("utterance_failed", second)[0]
+        assert failed.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert failed.retryable
+        assert {d.type_url.rpartition("/")[2] for d in failed.error.details} >= {
+            "google.rpc.ErrorInfo",
+            "google.rpc.RetryInfo",
+            "google.rpc.QuotaFailure",
+        }
+        first.cancel()
+
+
+async def test_a_cancelled_request_frees_its_slot() -> None:
+    async with running_gateway(
+        ONE, account=Account(active_requests=1), bounds=Bounds(max_queue_wait_s=30.0)
+    ) as gw:
+        call = gw.synthesis.SynthesizeStream()
+        await call.write(start())
+        await call.write(
+            text("Something long that will be interrupted soon, for sure it will.", "u1", end=True)
+        )
+        while not of("audio", [await call.read()]):
+            pass
+        await call.write(v1.SynthesizeStreamRequest(cancel=v1.CancelUtterance()))
+        other = await collect(
+            gw.synthesis.SynthesizeStream(), [start(), text("My turn.", "u", end=True), END]
+        )
+        assert waves_local.spoken(audio_of(other)) == "My turn."
+        call.cancel()
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_after_a_barge_in_a_connection_stands_ready(mode: Mode) -> None:
+    async with running_gateway(
+        waves_local.Options(chunk_interval_s=0.02, cancel="ignored"), mode=mode, account=Account(standby=True)
+    ) as gw:
+        call = gw.synthesis.SynthesizeStream()
+        await call.write(start())
+        got = [await call.read()]
+        for turn in range(3):
+            await call.write(
+                text(f"Turn {turn}, which goes on for a while, and is interrupted.", f"u{turn}", end=True)
+            )
+            while not of("audio", got[-1:]):
+                got.append(await call.read())
+            await call.write(v1.SynthesizeStreamRequest(cancel=v1.CancelUtterance(utterance_id=f"u{turn}")))
+            while not of("utterance_cancelled", got[-1:]):
+                got.append(await call.read())
+            await asyncio.sleep(0.3)
+        await call.write(text("The end.", "last", end=True))
+        await call.write(END)
+        await call.done_writing()
+        got += [r async for r in responses(call)]
+        assert waves_local.spoken(audio_of(got, "last")) == "The end."
+        handshakes = [
+            c.handshake_duration.ToNanoseconds()
+            for c in of("connection", got)
+            if c.state == v1.ConnectionEvent.STATE_CONNECTED
+        ]
+        assert 0 in handshakes[1:], "one of the connections was there already"
