@@ -185,4 +185,7 @@ class Recognizer:
     def _later(self, action: Callable[[], None]) -> None:
         # Timers of the same moment ring in any order; what is said has an order.
         self._actions.append(action)
-        asyncio.get_running_loop().call_later(self.habits.latency_s, lambda: self._actions.popleft()())
+        asyncio.get_running_loop().call_later(self.habits.latency_s, self._act)
+
+    def _act(self) -> None:
+        self._actions.popleft()()

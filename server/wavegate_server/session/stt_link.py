@@ -56,11 +56,12 @@ class SttLink(Link):
     def upstream(self) -> Upstream:
         return Upstream(self.protocol.upstream_session_id, "", self.endpoint, self.index)
 
-    def take_up(self, index: int, repeats_before: int, forwarded: int, now: float) -> None:
-        """Begin to send, from the oldest audio that is kept. `forwarded`: how much was ever sent."""
+    def take_up(self, index: int, repeats_before: int, forwarded: int, sent_before: int, now: float) -> None:
+        """Begin to send, from the oldest audio that is kept. `forwarded`: how far the session's audio was ever sent;
+        `sent_before`: how much its earlier connections were sent, in all."""
         history = self._history
         self.index = index
-        self.timeline = Timeline(history.start, self._clock.hz)
+        self.timeline = Timeline(history.start, self._clock.hz, sent_before)
         self.cursor = history.first_index
         self.repeats_before = repeats_before
         self.replayed_until = max(history.start, forwarded)

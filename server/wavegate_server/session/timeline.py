@@ -28,13 +28,20 @@ class SessionClock:
         return round(duration_s * self.hz)
 
 
+SLACK_S = 0.5
+"""A time may lie so far behind what was sent before it is taken for one of another count: recognisers round."""
+
+
 class Timeline:
     """One connection's audio."""
 
-    def __init__(self, base: int, hz: int) -> None:
-        """`base`: the session's sample that the connection's first one is."""
+    def __init__(self, base: int, hz: int, sent_before: int = 0) -> None:
+        """`base`: the session's sample that the connection's first one is. `sent_before`: samples that the
+        session's earlier connections were sent; an upstream whose times do not restart counts on from there."""
         self.base = base
         self._hz = hz
+        self._sent_before = sent_before
+        self._origin = 0
         self._sent = 0
         self._silences: list[tuple[int, int]] = []
         """(where on the connection, how long), in order."""
@@ -68,13 +75,19 @@ class Timeline:
             samples += length  # one after the other: one silence
         self._silences.append((at, samples))
 
+    def notice(self, seconds: float) -> None:
+        """The latest time of a frame. One that lies behind all that was sent shows that the upstream counts on."""
+        behind = round(seconds * self._hz) - self.connection_samples
+        if not self._origin and behind > SLACK_S * self._hz:
+            self._origin = self._sent_before
+
     def to_session(self, seconds: float) -> int:
         """The session's sample for a time on the connection.
 
         A time within inserted silence is where the silence was put in. Times outside of what was sent are
         drawn to its ends: no word was said where nothing was heard.
         """
-        at = round(seconds * self._hz)
+        at = round(seconds * self._hz) - self._origin
         inserted = 0
         for start, length in self._silences:
             if at <= start:

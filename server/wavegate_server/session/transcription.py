@@ -74,6 +74,8 @@ FORCED_FINAL_S = 1.0
 TRIAL_S = 0.2
 """How long a new connection is watched before the old one is let go: an upstream without room accepts it and
 then closes it."""
+MAX_ID_CHARS = 128
+"""The upstream's bound on `external_session_id`."""
 MAX_UNREAD_EVENTS = 256
 """Events that wait for a caller who does not read; then its audio is read no further."""
 
@@ -116,6 +118,9 @@ class TranscriptionSession(Session):
         # Connections.
         self._link: SttLink | None = None
         self._links = 0
+        """Connections that took up the session."""
+        self._sent_before = 0
+        """Samples that earlier connections were sent, silence included."""
         self._loss: tuple[WavegateError | None, ConnectionReason] = (None, ConnectionReason.INITIAL)
         """Why there is no connection. The error is None where none is to be waited for."""
         self._retry = retry or RetryBudget()
@@ -327,6 +332,7 @@ class TranscriptionSession(Session):
         except errors.UpstreamCapacity:
             # No room for two connections: the old one goes first, and `_work` opens the next.
             if self._link is old:
+                self._sent_before += old.timeline.connection_samples
                 self._link = None
                 self._loss = (None, ConnectionReason.SETTINGS_UPDATE)
                 self._say_disconnected(old, ConnectionReason.SETTINGS_UPDATE)
@@ -452,6 +458,7 @@ class TranscriptionSession(Session):
             self._silence = silence(self.audio_format)
             error = errors.UpstreamUnavailable(f"the upstream refused a keepalive message: {error.message}")
         self._link = None
+        self._sent_before += link.timeline.connection_samples
         self._loss = (error, reason)
         self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
         self._say_disconnected(link, reason, error, code)
@@ -606,11 +613,19 @@ class TranscriptionSession(Session):
         query = stt.query(
             settings,
             self.audio_format,
-            external_session_id=self.context.client_session_id,
+            external_session_id=self._external_id(),
             old_path=target.old_stt_path,
         )
         url = target.websocket_url(stt.path_of(old_path=target.old_stt_path), query)
         return SttLink(await self._dial(url, attempt), self.audio_format, self._history, self._clock)
+
+    def _external_id(self) -> str:
+        """The caller's own id; on later connections one that no socket was sent audio under, for an upstream that
+        goes by it when it counts time."""
+        if not self._links:
+            return self.context.client_session_id
+        suffix = f".{self._links + 1}"
+        return (self.context.client_session_id or self.session_id)[: MAX_ID_CHARS - len(suffix)] + suffix
 
     def _take_over(self, link: SttLink, batch: list[Pending], reason: ConnectionReason, attempt: int) -> None:
         """Go on over a new connection, from where the finals end."""
@@ -618,6 +633,7 @@ class TranscriptionSession(Session):
         first = self.state is State.CONNECTING
         old, self._link = self._link, link
         if old is not None:
+            self._sent_before += old.timeline.connection_samples
             task = asyncio.create_task(_close(old), name=f"close {self.session_id}")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -627,7 +643,7 @@ class TranscriptionSession(Session):
         if lost:
             self._lost += lost
             transcripts.lost(history.start, now)
-        link.take_up(self._links, transcripts.covered, self._forwarded, now)
+        link.take_up(self._links, transcripts.covered, self._forwarded, self._sent_before, now)
         self._links += 1
         link.receiver = asyncio.create_task(self._receive(link), name=f"receive {self.session_id}")
         self.state = State.DRAINING if self._ending is not None else State.ACTIVE

@@ -165,6 +165,7 @@ class Transcripts:
 
     def voice(self, link: SttLink, started: bool, at_s: float) -> None:
         """Tell the caller of a voice once, whatever the connections say of the same audio again."""
+        link.timeline.notice(at_s)
         position = link.timeline.to_session(at_s)
         shown = bool(self._ledger.settings.get("voice_activity_events"))
         if started:
@@ -225,6 +226,8 @@ class Transcripts:
     def _place(self, link: SttLink, event: stt.TranscriptReceived) -> _Said:
         """A transcript on the session's timeline, without what finals of an earlier connection said."""
         seconds, to_session = self._clock.seconds, link.timeline.to_session
+        if event.words:
+            link.timeline.notice(event.words[-1].end_s)
         words = tuple(
             out.Word(
                 w.text,

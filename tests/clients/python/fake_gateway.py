@@ -267,6 +267,7 @@ class FakeSynthesisSession(FakeSession):
         self.speaking: str | None = None
         self.spoken = ""
         self.open: str | None = None
+        self.broken = False
 
     async def run(self) -> None:
         request = await self.read()
@@ -283,7 +284,7 @@ class FakeSynthesisSession(FakeSession):
             speaker.cancel()
 
     async def read_inputs(self, speaker: asyncio.Task[None]) -> None:
-        while True:
+        while not self.broken:
             request = await self.read()
             kind = request.WhichOneof("input") if request else "end_session"
             if self.gateway.lose and kind == "text":
@@ -317,6 +318,11 @@ class FakeSynthesisSession(FakeSession):
                         await speaker
                     await self.end(types_pb2.SessionEnded.REASON_CLIENT_END)
                     return
+        await speaker  # what was said before
+        failure = status(
+            grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_CREDENTIAL", "the gateway's key is bad"
+        )
+        await self.end(types_pb2.SessionEnded.REASON_FAILURE, failure)
 
     async def text(self, text: Any) -> None:
         if text.utterance_id in self.over:
@@ -335,6 +341,7 @@ class FakeSynthesisSession(FakeSession):
     def close_utterance(self, utterance_id: str) -> None:
         if utterance_id == self.open:
             self.open = None
+        self.broken = self.broken or "[break]" in self.texts.get(utterance_id, "")
         self.queue.put_nowait(utterance_id)
 
     async def cancel(self, cancel: Any) -> None:
@@ -369,8 +376,10 @@ class FakeSynthesisSession(FakeSession):
         while (utterance_id := await self.queue.get()) is not None:
             if utterance_id in self.over:
                 continue
-            self.speaking, self.spoken = utterance_id, ""
             text = self.texts[utterance_id]
+            if "[break]" in text:
+                return
+            self.speaking, self.spoken = utterance_id, ""
             failure = None
             if "[fail]" in text:
                 failure = status(
@@ -381,11 +390,6 @@ class FakeSynthesisSession(FakeSession):
                         utterance_id=utterance_id, error=failure, retryable=True
                     )
                 )
-            elif "[break]" in text:
-                failure = status(
-                    grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_CREDENTIAL", "the gateway's key is bad"
-                )
-                await self.end(types_pb2.SessionEnded.REASON_FAILURE, failure)
             elif text.strip():
                 await self.send(
                     utterance_started=synthesis_service_pb2.UtteranceStarted(

@@ -55,6 +55,19 @@ def test_what_a_decoder_drops_is_before_its_time_zero() -> None:
     assert timeline.to_session(1.0) == 648
 
 
+def test_an_upstream_that_counts_on_from_socket_to_socket_is_noticed() -> None:
+    timeline = Timeline(40_000, HZ, sent_before=48_000)
+    timeline.sent(8_000)
+    timeline.notice(1.4)  # within what recognisers get wrong
+    assert timeline.to_session(0.5) == 44_000
+    timeline.notice(6.5)
+    assert timeline.to_session(6.5) == 44_000
+    first = Timeline(0, HZ)
+    first.sent(8_000)
+    first.notice(6.5)
+    assert first.to_session(0.5) == 4_000
+
+
 @given(
     base=st.integers(0, 10**9),
     steps=st.lists(st.tuples(st.booleans(), st.integers(1, 5_000)), max_size=20),

@@ -209,6 +209,23 @@ async def test_the_callers_own_id_and_the_old_path_are_told_upstream() -> None:
 
 
 @virtual_time
+async def test_later_connections_have_an_id_that_no_socket_had_before() -> None:
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
+    assert "external_session_id" not in upstream.query
+    upstream.drop()
+    second = await dialer.connection(1)
+    assert second.query["external_session_id"] == "s-1.2"
+    await caller.vanish()
+    given = context(dialer, client_session_id="x" * 128)
+    caller, upstream = await opened(dialer, session_context=given)
+    assert upstream.query["external_session_id"] == "x" * 128
+    upstream.drop()
+    assert (await dialer.connection(3)).query["external_session_id"] == "x" * 126 + ".2"
+    await caller.vanish()
+
+
+@virtual_time
 async def test_an_unknown_language_is_passed_on_with_a_warning() -> None:
     caller, upstream = await opened(FakeDialer(), {"language_code": "tlh"})
     warning = await caller.until(WarningRaised)

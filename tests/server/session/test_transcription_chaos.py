@@ -35,7 +35,7 @@ from tests.support.recognizer import (
 from tests.support.transport import FakeDialer, FakeTransport
 from tests.support.virtual_time import run_virtual
 
-SEEDS = range(60)
+SEEDS = range(40)
 CHANGES: list[dict[str, Any]] = [
     {"language_code": "hi"},
     {"language_code": "en"},

@@ -182,6 +182,20 @@ async def test_settings_change_at_any_moment(seed: int) -> None:
         assert str(applied[-1].settings["max_words"]) == limits[-1]
 
 
+@pytest.mark.parametrize("id_of_the_caller", ["", "call-7"])
+async def test_times_that_run_on_from_socket_to_socket_are_put_right(id_of_the_caller: str) -> None:
+    async with listening(
+        faults=["stt:drop,nth=1,after-bytes=60000"],
+        upstream_options=waves_local.Options(stt_times_restart=False),
+        client_session_id=id_of_the_caller,
+    ) as (caller, _):
+        await caller.send(audio(TEXT), 3000)
+        caller.update("u", ApplyPolicy.IMMEDIATE, max_words=4)
+        await caller.send(pause(1.0) + audio("and more"), 3000)
+        assert (await caller.end()).error is None
+        check_words(caller, [(TEXT, 0.0), ("and more", len(TEXT) * DEFAULT_CHARACTER_S + 1.0)])
+
+
 async def test_a_full_account_lets_the_old_connection_go_first() -> None:
     async with listening(upstream_options=waves_local.Options(stt_sockets=1)) as (caller, upstream):
         await caller.send(audio("one two three"), 3000)
