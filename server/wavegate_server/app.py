@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +33,7 @@ from wavegate_server import config as options
 from wavegate_server import errors
 from wavegate_server.config import Config, ConfigError
 from wavegate_server.local import LocalUpstream
+from wavegate_server.probe import PING_S, Probe
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
 from wavegate_server.rpc.gateway import Gateway
 from wavegate_server.rpc.server import BindError, GrpcServer, Service, Tls, check_port
@@ -43,9 +47,9 @@ from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.events import EndReason
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.registry import Registry
-from wavegate_server.session.transport import WebSocketDialer
+from wavegate_server.session.transport import DialOptions, WebSocketDialer
 from wavegate_server.telemetry import logs, otel
-from wavegate_server.waves.tts import Mode
+from wavegate_server.waves.tts import Mode, defaults
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,49 @@ def run(config: Config) -> int:
     """Serve until told to stop; the exit code. Raises `ConfigError` where it cannot start."""
     logs.configure(config.log_format, config.log_level)
     return uvloop.run(_run(config, os.environ))
+
+
+def probe(config: Config, *, as_json: bool) -> int:
+    """Ask the upstream, and print what was found; the exit code. Raises `ConfigError` where it cannot begin."""
+    logs.configure(config.log_format, "error")
+    return uvloop.run(_probe(config, os.environ, as_json=as_json))
+
+
+async def _probe(config: Config, environment: Mapping[str, str], *, as_json: bool) -> int:
+    choice = options.choose_upstream(config, environment)
+    local = LocalUpstream(config.local_engine) if choice.is_local else None
+    try:
+        if local is not None:
+            await local.start()
+        target = UpstreamTarget(
+            base_url=choice.url if local is None else local.url,
+            key=choice.key,
+            expire_content=config.expire_content,
+            old_tts_path=config.old_tts_path,
+            old_stt_path=config.old_stt_path,
+        )
+        asking = Probe(
+            target,
+            WebSocketDialer(DialOptions(ping_interval_s=PING_S)),
+            {**defaults(Mode.CONTINUATIONS), **options.synthesis_defaults(config)},
+            active_requests=config.upstream_active_requests or 1,
+            say=lambda question: print(f"… {question}", file=sys.stderr),  # noqa: T201
+        )
+        findings = await asking.run()
+    except errors.WavegateError as exc:
+        raise ConfigError(f"the upstream cannot be asked: {exc.message}") from exc
+    finally:
+        if local is not None:
+            await local.stop()
+    for finding in findings:
+        if as_json:
+            print(json.dumps(asdict(finding), ensure_ascii=False))  # noqa: T201
+        else:
+            print(f"{finding.question}\n  {finding.answer}")  # noqa: T201
+    flags = [flag for finding in findings for flag in finding.flags]
+    if not as_json:
+        print(f"\nFlags for this upstream: {' '.join(flags)}")  # noqa: T201
+    return 0
 
 
 async def _run(config: Config, environment: Mapping[str, str]) -> int:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
@@ -160,6 +161,24 @@ def healthcheck(
     answer = check(address, tls_ca.read_bytes() if tls_ca else None, tls_server_name, timeout)
     click.echo(answer, err=answer != "SERVING")
     ctx.exit(0 if answer == "SERVING" else 1)
+
+
+_PROBED: Final = ("upstream", "api_key_file", "upstream_active_requests", "default_tts_model", "default_voice")
+"""Options that may stand behind `probe`, too."""
+
+
+@command.command(params=[_Flag(row) for row in config.options() if row.name in _PROBED])
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a question.")
+@click.pass_context
+def probe(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
+    """Ask the upstream what its documents leave open, and say which flags follow.
+
+    Takes about a minute, and speaks some twenty short texts: they cost what speaking costs.
+    """
+    from wavegate_server import app  # noqa: PLC0415
+
+    given = {name: value for name, value in values.items() if value is not None}
+    ctx.exit(app.probe(replace(ctx.obj, **given), as_json=as_json))
 
 
 def main() -> NoReturn:
