@@ -16,6 +16,10 @@ from waves_local import frames
 from waves_local.faults import Action, Fault, FaultPlan
 from waves_local.journal import ConnectionRecord, Journal
 
+_CLOSE_TIMEOUT_S = 2.0
+_MAX_REASON_BYTES = 120
+"""A close frame holds 125 bytes, two of them the code."""
+
 _AUDIO_FIELD = re.compile(rb'("audio":")[^"]*"')
 
 
@@ -129,6 +133,13 @@ class Connection:
         self._is_paused = False
         """Whether we stopped reading from the network."""
         self._sending = asyncio.Lock()
+        self._receiving = asyncio.Lock()
+        self._is_closing = False
+        """Whether we have begun to close."""
+        self._ignores_messages = False
+        """Whether what still comes is dropped, because we close or are about to."""
+        self._has_ended = False
+        """Whether no message can come any more."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_ping: Callable[[], None] = lambda: None
 
@@ -141,16 +152,33 @@ class Connection:
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while True:
             await self._wait_while("deaf")
-            message = await self._ws.receive()
-            if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
-                data = message.data
-                yield data if isinstance(data, str) else bytes(data)
-            elif message.type == WSMsgType.PING:
-                self.on_ping()
-                with contextlib.suppress(ClientConnectionError, ConnectionError):
-                    await self._ws.pong(message.data)
-            elif message.type != WSMsgType.PONG:
+            message = await self._receive()
+            if message is None:
                 return
+            if not self._ignores_messages:
+                yield message
+
+    async def _receive(self) -> str | bytes | None:
+        """The next text or binary message; `None` when none will come."""
+        while True:
+            # While the socket is being closed, the reader and `close` both read, until one finds the end.
+            async with self._receiving:
+                if self._has_ended:
+                    return None
+                message = await self._ws.receive()
+                if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
+                    data = message.data
+                    return data if isinstance(data, str) else bytes(data)
+                if message.type == WSMsgType.PING:
+                    self.on_ping()
+                    with contextlib.suppress(ClientConnectionError, ConnectionError):
+                        await self._ws.pong(message.data)
+                elif message.type != WSMsgType.PONG:
+                    self._has_ended = True
+                    if message.type == WSMsgType.CLOSE and not self._is_closing:
+                        await self._write_close(message.data or 1000, "")
+                        self._close_transport()
+                    return None
 
     def received(self, message: str | bytes, parsed: Any = None) -> None:
         """Note what the reader got, once it has parsed it."""
@@ -178,14 +206,22 @@ class Connection:
             self._plan.sent(audio_bytes)
 
     async def close(self, code: int = 1000, reason: str = "", *, by: str = "server") -> None:
-        """Close with a handshake; wait for the client's part of it, at most two seconds."""
+        """Close with a handshake: what the client still sends is read and dropped until it answers, two seconds
+        at most."""
+        if self._is_closing:
+            return
+        self._is_closing = self._ignores_messages = True
+        self.lost()
         if not self.record.closed_by:
             self.record.closed_by = by
-        if not self._ws.closed:
-            with contextlib.suppress(ClientConnectionError, ConnectionError, RuntimeError):
-                await self._ws.close(code=code, message=reason.encode()[:120])
-                self.record.close_code = code
-        self.lost()
+        if not self._has_ended and await self._write_close(code, reason):
+            self.record.close_code = code
+            self._resume()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    while await self._receive() is not None:
+                        pass
+        self._close_transport()
 
     def drop(self, *, by: str = "server") -> None:
         """Reset the TCP connection."""
@@ -200,7 +236,8 @@ class Connection:
         self._plan.wake()
 
     def close_soon(self, code: int, reason: str = "", *, by: str = "server") -> None:
-        """Send nothing more and close, without waiting for it."""
+        """Send and hear nothing more and close, without waiting for it."""
+        self._ignores_messages = True
         self.lost()
         self._in_background(self.close(code, reason, by=by))
 
@@ -225,6 +262,26 @@ class Connection:
             # RuntimeError: the socket is closing already.
             raise ConnectionGone from error
 
+    async def _write_close(self, code: int, reason: str) -> bool:
+        """Send a close frame. False: the client is gone."""
+        # Not by `WebSocketResponse.close`: where a task waits for messages, that cuts the connection without
+        # waiting for the client, and whatever it had on its way makes a reset of it, which eats the close frame.
+        payload = struct.pack("!H", code) + reason.encode()[:_MAX_REASON_BYTES]
+        try:
+            await self._ws.send_frame(payload, WSMsgType.CLOSE)
+        except (ClientConnectionError, ConnectionError, RuntimeError):
+            return False
+        return True
+
+    def _close_transport(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _resume(self) -> None:
+        if self._is_paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._is_paused = False
+
     async def _sleep(self, delay_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
@@ -233,14 +290,8 @@ class Connection:
 
     async def _wait_while(self, action: Action) -> None:
         await self._plan.wait_while(action, self._gone.is_set)
-        if (
-            action == "deaf"
-            and self._is_paused
-            and self._transport is not None
-            and not self._transport.is_closing()
-        ):
-            self._is_paused = False
-            self._transport.resume_reading()
+        if action == "deaf":
+            self._resume()
 
     def _strike(self, fault: Fault) -> None:
         if fault.do == "drop":

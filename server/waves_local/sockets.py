@@ -115,7 +115,9 @@ async def _stt(
 async def _upgrade(
     upstream: Upstream, request: web.Request, record: ConnectionRecord, plan: FaultPlan
 ) -> tuple[web.WebSocketResponse, Connection]:
-    ws = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=_MAX_MESSAGE_BYTES, timeout=2.0)
+    ws = web.WebSocketResponse(
+        autoping=False, autoclose=False, compress=False, max_msg_size=_MAX_MESSAGE_BYTES
+    )
     if not ws.can_prepare(request):
         raise Refusal(426, frames.tts_http_error("UpgradeRequired", "Connect here with a WebSocket."))
     await ws.prepare(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -150,6 +151,19 @@ async def test_a_close_comes_after_exactly_so_many_frames(code: int) -> None:
     messages, client = await speak_with(f"tts:close={code},after-frames=3")
     assert len(messages) == 3
     assert client.ws.close_code == code
+
+
+async def test_a_close_arrives_while_the_client_is_still_sending() -> None:
+    async with serve(faults=["stt:close=1013,after-messages=3"]) as upstream:
+        for number in range(20):
+            async with stt(upstream) as client:
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    while True:
+                        await client.ws.send(bytes(32000))
+                await client.ws.wait_closed()
+                assert client.ws.close_code == 1013
+            record = upstream.journal.of("stt")[number]
+            assert (record.received_count, record.close_code, record.closed_by) == (3, 1013, "fault")
 
 
 async def test_a_drop_resets_the_connection_after_so_many_frames() -> None:
