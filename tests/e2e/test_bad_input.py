@@ -237,11 +237,11 @@ async def test_a_gateway_without_a_default_voice_needs_one() -> None:
         assert await stream.end(start(voice_id="magnus"), text("Now.", "u1", True), END) == OK
 
 
-async def test_sessions_cannot_be_resumed_yet() -> None:
+async def test_what_was_never_there_cannot_be_resumed() -> None:
     async with running_gateway() as gateway:
         stream = speaking(gateway)
         resuming = request(start=v1.StartSynthesis(resume_session_id="s-1", last_received_sequence=7))
-        assert (await stream.end(resuming)).what == ("UNIMPLEMENTED", "NOT_SUPPORTED")
+        assert (await stream.end(resuming)).what == ("NOT_FOUND", "SESSION_NOT_FOUND")
 
 
 # -- the messages after it ---------------------------------------------------------------------------------------
