@@ -3,8 +3,8 @@
     python -m benchmarks.gateway SOCKET [FLAG …]    as  wavegate-server [FLAG …]
 
 The probe answers each line on a Unix socket with one line of JSON: the tasks of the loop, and how late its timers rang
-since the last question. `collect` has garbage and freed memory given back first. It costs one timer every
-`LAG_EVERY_S` seconds. The gateway stops when its stdin is closed.
+since the last question. `collect` has garbage and freed memory given back first, and counts what objects are left.
+It costs one timer every `LAG_EVERY_S` seconds. The gateway stops when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Probe:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while question := await reader.readline():
+            objects = 0
             if question.strip() == b"collect":
                 gc.collect()
+                objects = len(gc.get_objects())
                 # What malloc keeps for later is no leak.
                 if sys.platform == "linux":
                     ctypes.CDLL(None).malloc_trim(0)
@@ -58,6 +60,7 @@ class Probe:
                 # Without the one that answers.
                 "tasks": len(asyncio.all_tasks()) - 1,
                 "threads": threading.active_count(),
+                "objects": objects,
                 "loop_lag_ms_p50": round(percentile(lags, 0.50), 3),
                 "loop_lag_ms_p99": round(percentile(lags, 0.99), 3),
                 "loop_lag_ms_max": round(max(lags, default=0.0), 3),

@@ -37,6 +37,9 @@ from benchmarks.wire import FRAMES_A_WORD, Heard, Order, Series, filling, now_ns
 
 ENDLESS_CHUNKS = 10_000_000
 CHANNELS = 8
+# Whole utterances play equally long: the gateway waits for more where one is far too short for its text.
+UTTERANCE = Order(1, 28_800, 0)
+UTTERANCE_IN_CHUNKS = Order(12, 2400, 2000)
 CHURN_AT_ONCE = 16
 ENTRANCE_S = 0.02
 
@@ -230,7 +233,6 @@ async def listen(job: Job) -> Figures:
 async def open_sessions(job: Job) -> Figures:
     """Sessions opened at a steady rate: how long until one is open, and until it speaks, cold and warm."""
     window = Window(job.get("pid"))
-    order = Order(1, job["chunk_bytes"], 0)
     open_ms: list[float] = []
     cold_ms: list[float] = []
     warm_ms: list[float] = []
@@ -249,7 +251,7 @@ async def open_sessions(job: Job) -> Figures:
                     heard.append((now_ns() - at[0]) / 1e6)
 
                 for _ in range(2):
-                    await speech.say(order)
+                    await speech.say(UTTERANCE)
                     await speech.listen(on_audio)
                     at[0] = now_ns()
                 await speech.end()
@@ -376,7 +378,7 @@ class Held:
             if job["kind"] == "tts":
                 speech = await self._stack.enter_async_context(cut_at_end(speech_of()))
                 await speech.open()
-                await speech.say(Order(1, job["chunk_bytes"], 0))
+                await speech.say(UTTERANCE)
                 await speech.listen(lambda audio: None)
             else:
                 listening = await self._stack.enter_async_context(cut_at_end(listening_of()))
@@ -404,7 +406,6 @@ class Held:
 async def churn(job: Job) -> Figures:
     """Sessions that come and go, both kinds in turn, every other one cancelled in the middle of its work."""
     left = iter(range(job["sessions"]))
-    order = Order(12, job["chunk_bytes"], 2000)
     ended = cancelled = 0
 
     async with callers(job) as (speech_of, listening_of):
@@ -412,7 +413,7 @@ async def churn(job: Job) -> Figures:
         async def speaking(cancels: bool) -> None:
             async with cut_at_end(speech_of()) as speech:
                 await speech.open()
-                await speech.say(order)
+                await speech.say(UTTERANCE_IN_CHUNKS)
                 heard = 0
 
                 def on_audio(audio: bytes) -> None:

@@ -178,6 +178,7 @@ class Gateway:
             "private_bytes": private_bytes(self.pid),
             "descriptors": descriptors(self.pid),
             "tasks": probed["tasks"],
+            "objects": probed["objects"],
             "threads": probed["threads"],
         }
 

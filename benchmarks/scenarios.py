@@ -145,7 +145,7 @@ def _chunks(
 
 async def _open(bench: Bench) -> list[Run]:
     seconds = bench.options.seconds
-    asked = {"job": "open", "chunk_bytes": 2400, "rate": 20, "warmup_s": 0.5, "seconds": seconds}
+    asked = {"job": "open", "rate": 20, "warmup_s": 0.5, "seconds": seconds}
     return await _in_turn(bench, asked, seconds=seconds, probe=False)
 
 
@@ -191,13 +191,15 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         figures[f"idle_{kind}_kib"] = round(each / 1024, 1)
         figures[f"idle_{kind}_tasks"] = round((full["tasks"] - empty["tasks"]) / options.held, 2)
         figures[f"idle_{kind}_cpu_us_per_s"] = round(1e6 * rest["cpu_share"] / options.held, 2)
-    points = [(0.0, (await _settled(gateway, before))["private_bytes"])]
     step = -(-options.churn // SAMPLES)
-    for number in range(1, SAMPLES + 1):
+    weighed = [await _settled(gateway, before)]
+    for _ in range(SAMPLES):
         await churn(step)
-        points.append((float(number * step), (await _settled(gateway, before))["private_bytes"]))
-    after = await _settled(gateway, before)
-    figures["bytes_per_session"] = round(slope(points), 1)
+        weighed.append(await _settled(gateway, before))
+    after = weighed[-1]
+    for what, key in (("private_bytes", "bytes_per_session"), ("objects", "objects_per_session")):
+        points = [(float(number * step), w[what]) for number, w in enumerate(weighed)]
+        figures[key] = round(slope(points), 3)
     for what in ("descriptors", "tasks", "threads"):
         left = after[what] - before[what]
         figures[f"{what}_left"] = left
@@ -289,6 +291,7 @@ SCENARIOS = (
             Shown("idle_tts_cpu_us_per_s", "its CPU per second, synthesis, µs"),
             Shown("idle_stt_cpu_us_per_s", "its CPU per second, transcription, µs"),
             Shown("bytes_per_session", "what an ended session leaves, bytes"),
+            Shown("objects_per_session", "what it leaves, Python objects"),
             Shown("descriptors_left", "descriptors left"),
             Shown("tasks_left", "tasks left"),
         ),
