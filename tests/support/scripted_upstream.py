@@ -73,6 +73,8 @@ class Talk:
     path: str
     query: dict[str, list[str]]
     headers: Headers
+    changed: asyncio.Event
+    """Set when there is something new to see; the upstream's own."""
     messages: list[dict[str, Any]] = field(default_factory=list)
     """All that was read so far."""
     requests: int = 0
@@ -91,6 +93,7 @@ class Talk:
         assert isinstance(raw, str), "the gateway sends text frames"
         message = json.loads(raw)
         self.messages.append(message)
+        self.changed.set()
         return message
 
     async def turn(self) -> Turn:
@@ -211,6 +214,7 @@ async def scripted_upstream(
             parts.path,
             parse_qs(parts.query),
             connection.request.headers,
+            upstream.changed,
         )
         upstream.talks.append(talk)
         upstream.live += 1

@@ -63,8 +63,9 @@ class SettingsSchedule:
 
     def due(self) -> float | None:
         """When `apply_due` has to be called at the latest."""
-        waiting = [p.accepted_at + APPLY_WITHIN_S for p in self._ledger.pending if p is not self.trial]
-        return min(waiting, default=None)
+        if self.trial is not None or not self._ledger.pending:
+            return None
+        return self._ledger.pending[0].accepted_at + APPLY_WITHIN_S
 
     def apply_due(self, now: float, input_sequence: int) -> None:
         """Apply the deltas whose time has come. `input_sequence`: the newest input that was processed."""

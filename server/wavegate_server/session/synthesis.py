@@ -552,13 +552,12 @@ class SynthesisSession(Session):
             return True
         if utterance is None and not self._wanted:
             return False
-        held_back = self._not_before is not None and now < self._not_before
+        held_back = self._not_before is not None
         if link is not None:
             self._wanted = False
             self._socket.ask(now)  # it is needed: an offer of it is taken back
             if utterance is None or link.broken or held_back:
                 return False
-            self._not_before = None
             if utterance.request is None and not self._admitted(utterance, now):
                 return utterance.over
             await self._say(link, utterance, now)
@@ -730,7 +729,6 @@ class SynthesisSession(Session):
                 return  # the session was told to stop
             self._retry.connected()
         self._link = link
-        self._not_before = None
         self._wanted = False
         first = self.state is State.CONNECTING
         self.state = self._settled_state()
@@ -803,7 +801,6 @@ class SynthesisSession(Session):
         if self.state is State.CONNECTING:
             raise error
         self.state = self._settled_state()
-        self._not_before = None
         self._wanted = False
         if utterance is not None and not utterance.over:
             self._fail_utterance(utterance, error, now)
@@ -923,6 +920,8 @@ class SynthesisSession(Session):
         return min((t for t in times if t is not None), default=None)
 
     def _on_due(self, now: float) -> None:
+        if self._not_before is not None and now >= self._not_before:
+            self._not_before = None
         link = self._link
         if link is not None and not self.log.full:
             self._take_events(link, link.protocol.expire(now), now)
