@@ -1,0 +1,2472 @@
+"""Synthesis sessions on virtual time: what callers are promised, one rule a test.
+
+Most tests put a `Voice` at the other end, whose audio says which characters were spoken; some play the upstream
+by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from wavegate_server import errors
+from wavegate_server.audio import AudioFormat, Encoding
+from wavegate_server.session.base import State
+from wavegate_server.session.events import (
+    AckState,
+    ApplyPolicy,
+    ConnectionChanged,
+    ConnectionReason,
+    ConnectionState,
+    EndReason,
+    Mechanism,
+    SessionStarted,
+    SettingsAcknowledged,
+    WarningRaised,
+)
+from wavegate_server.session.synthesis import KEEPALIVE_S, MAX_UNREAD_EVENTS
+from wavegate_server.session.synthesis_events import (
+    AudioProduced,
+    CancelMethod,
+    ReportPlayback,
+    UtteranceCancelled,
+    UtteranceCompleted,
+    UtteranceFailed,
+    UtteranceStarted,
+    WordsTimed,
+)
+from wavegate_server.session.transport import SEND_TIMEOUT_S
+from wavegate_server.session.utterance import EstimateSource, TimedWord
+from wavegate_server.waves.tts import (
+    CONFIRM_S,
+    KEEPALIVE_ID,
+    MAX_GARBAGE,
+    OWED_S,
+    QUIET_UNKNOWN_S,
+    TTS_OLD_PATH,
+    TTS_PATH,
+    TTS_V2_PATH,
+    Completion,
+    Habits,
+    Mode,
+)
+
+from tests.support.speaking import (
+    CHAR_S,
+    RATE_HZ,
+    Caller,
+    Voice,
+    cancels,
+    delta,
+    spoken_pcm,
+    texts,
+)
+from tests.support.transport import FakeDialer, FakeTransport, tts_chunk, tts_complete, tts_error, tts_word
+from tests.support.virtual_time import settle, virtual_time
+
+LOST = errors.UpstreamUnavailable("cannot be reached")
+BOTH_MODES = pytest.mark.parametrize("mode", list(Mode), ids=lambda m: m.value)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def voices(**options: Any) -> FakeDialer:
+    """An upstream that speaks, with options of `Voice`."""
+    return FakeDialer(lambda upstream: Voice(upstream, **options))
+
+
+def silent() -> FakeDialer:
+    """An upstream that the test plays by hand."""
+    return FakeDialer()
+
+
+async def first_message(dialer: FakeDialer, connection: int = 0) -> tuple[FakeTransport, dict[str, Any]]:
+    """The first message of a connection."""
+    upstream = await dialer.connection(connection)
+    await upstream.expect()
+    return upstream, upstream.json_sent()[0]
+
+
+def state_of(caller: Caller) -> State:
+    return caller.session.state
+
+
+def connections(caller: Caller) -> list[str]:
+    return [f"{e.state.value} {e.reason.value}" for e in caller.of(ConnectionChanged)]
+
+
+# -- opening -----------------------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_the_session_starts_when_the_upstream_has_accepted() -> None:
+    dialer = voices()
+    dialer.hold()
+    async with Caller(dialer, {"speed": 1.5}) as caller:
+        await settle()
+        assert caller.heard == []
+        assert state_of(caller) is State.CONNECTING
+        dialer.let_go()
+        started = await caller.until(SessionStarted)
+        assert caller.heard[0] is started
+        assert started.session_id == "s-1"
+        assert (started.settings["speed"], started.settings_revision) == (1.5, 1)
+        connected = await caller.until(ConnectionChanged)
+        assert (connected.state, connected.reason) == (ConnectionState.CONNECTED, ConnectionReason.INITIAL)
+        assert (connected.attempt, connected.max_attempts) == (1, 4)
+        assert connected.handshake_s == pytest.approx(dialer.handshake_s)
+        assert connected.upstream.connection_index == 0
+        assert state_of(caller) is State.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "path"),
+    [
+        ({}, {}, TTS_PATH),
+        ({"old_tts_path": True}, {}, TTS_OLD_PATH),
+        ({}, {"model": "lightning-v2"}, TTS_V2_PATH),
+    ],
+)
+@virtual_time
+async def test_the_connection(options: dict[str, Any], settings: dict[str, Any], path: str) -> None:
+    async with Caller(voices(), settings, idle_timeout_s=90.0, expire_content=True, **options) as caller:
+        upstream = await caller.dialer.connection(0)
+        assert upstream.path == path
+        assert upstream.query == {"timeout": "90"}
+        assert upstream.headers == {"Authorization": "Bearer a-key", "x-expire-content": "true"}
+
+
+@virtual_time
+async def test_input_before_the_upstream_is_ready_is_kept_and_delivered_in_order() -> None:
+    dialer = voices()
+    dialer.hold()
+    async with Caller(dialer) as caller:
+        caller.say("One. ", "u1")
+        caller.say("Two.", "u1", end=True)
+        caller.update("d1", speed=1.5)
+        caller.say("Three.", "u2", end=True)
+        await settle()
+        assert caller.heard == []
+        dialer.let_go()
+        caller.end_session()
+        await caller.ended()
+        assert isinstance(caller.heard[0], SessionStarted)
+        assert caller.text() == "One. Two.Three."
+        assert texts(dialer.last.json_sent()) == [
+            ("s-1-1", "One. Two.", True),
+            ("s-1-2", "Three.", True),
+        ]
+
+
+@virtual_time
+async def test_whatever_is_said_before_the_start_comes_after_it() -> None:
+    """Warnings, acks, failures and cancels of a session that is still being opened."""
+    dialer = voices()
+    dialer.hold()
+    async with Caller(dialer) as caller:
+        caller.say("\x00", "u1")
+        caller.say("late", "u1")
+        caller.cancel("nobody")
+        caller.say("never mind", "u2")
+        caller.cancel("u2")
+        caller.say("  ", "u3", end=True)
+        caller.update("d1", speed=9.0)
+        await settle()
+        assert caller.heard == []
+        dialer.let_go()
+        await caller.until(ConnectionChanged)
+        assert caller.story() == [
+            "SessionStarted",
+            "failed u1",
+            "STALE_TEXT",
+            "NOTHING_TO_CANCEL",
+            "cancelled u2",
+            "REJECTED d1",
+            "completed u3",
+            "CONNECTED INITIAL",
+        ]
+
+
+REFUSALS = [
+    errors.UpstreamCredential("401", http_status=401),
+    errors.UpstreamGone("410", http_status=410),
+    errors.UpstreamRejected("400", http_status=400),
+    errors.UpstreamProtocol("302", http_status=302),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda r: r.reason)
+@virtual_time
+async def test_what_the_upstream_refuses_in_the_handshake_fails_the_call_at_once(
+    refusal: errors.WavegateError,
+) -> None:
+    dialer = voices()
+    dialer.refuse(refusal)
+    async with Caller(dialer) as caller:
+        caller.say("Hello.", "u1", end=True)
+        ended = await caller.ended()
+        assert caller.story() == ["SessionEnded"], "nothing was begun, so nothing else is said"
+        assert (ended.reason, ended.error) == (EndReason.FAILURE, refusal)
+        assert len(dialer.dials) == 1
+
+
+@virtual_time
+async def test_an_upstream_out_of_reach_is_tried_four_times() -> None:
+    dialer = voices()
+    dialer.refuse(*[LOST] * 4)
+    async with Caller(dialer) as caller:
+        assert (await caller.ended()).error is LOST
+        waits = [0.0, 0.0, 0.1, 0.3]
+        at = 0.0
+        for dial, wait in zip(dialer.dials, waits, strict=True):
+            assert dial.at == pytest.approx(at + wait)
+            at = dial.at + dialer.handshake_s
+
+
+@virtual_time
+async def test_an_upstream_that_comes_back_in_time_is_told_of_in_the_attempt() -> None:
+    dialer = voices()
+    dialer.refuse(LOST, LOST)
+    async with Caller(dialer) as caller:
+        connected = await caller.until(ConnectionChanged)
+        assert caller.story() == ["SessionStarted", "CONNECTED INITIAL"]
+        assert (connected.attempt, connected.max_attempts) == (3, 4)
+        assert connected.upstream.connection_index == 0, "the first connection, however many attempts it took"
+
+
+@virtual_time
+async def test_a_full_account_is_asked_again_within_the_queues_time() -> None:
+    dialer = voices()
+    dialer.refuse(*[errors.UpstreamCapacity("429")] * 2)
+    async with Caller(dialer, max_queue_wait_s=2.0) as caller:
+        await caller.until(SessionStarted)
+        starts = [round(d.at, 2) for d in dialer.dials]
+        assert starts == [0.0, 0.55, 1.6], "half a second, then one: doubling"
+
+
+@virtual_time
+async def test_a_full_account_is_not_waited_for_any_longer() -> None:
+    dialer = voices()
+    dialer.refuse(*[errors.UpstreamCapacity("429")] * 9)
+    async with Caller(dialer, max_queue_wait_s=2.0) as caller:
+        ended = await caller.ended()
+        assert isinstance(ended.error, errors.UpstreamCapacity)
+        assert now() <= 2.0
+
+
+@pytest.mark.parametrize(("retry_after_s", "starts"), [(0.8, True), (30.0, False)])
+@virtual_time
+async def test_retry_after_is_honoured_where_it_fits_into_the_queues_time(
+    retry_after_s: float, starts: bool
+) -> None:
+    dialer = voices()
+    dialer.refuse(errors.UpstreamCapacity("429", retry_after_s=retry_after_s))
+    async with Caller(dialer) as caller:
+        if starts:
+            await caller.until(SessionStarted)
+            assert dialer.dials[1].at == pytest.approx(dialer.handshake_s + retry_after_s)
+        else:
+            ended = await caller.ended()
+            assert ended.error is not None
+            assert ended.error.retry_after_s == retry_after_s
+            assert now() < 1
+
+
+@virtual_time
+async def test_a_language_that_is_not_known_passes_with_a_warning() -> None:
+    async with Caller(settings={"language_code": "tlh"}) as caller:
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.dialer.last.json_sent()[0]["language"] == "tlh"
+        (warning,) = caller.of(WarningRaised)
+        assert (warning.reason, warning.metadata) == ("UNKNOWN_LANGUAGE", {"field": "language_code"})
+
+
+# -- text up, audio down -----------------------------------------------------------------------------------------
+
+
+@BOTH_MODES
+@virtual_time
+async def test_an_utterance_from_its_text_to_its_end(mode: Mode) -> None:
+    async with Caller(tts_mode=mode) as caller:
+        number = caller.say("Hello there.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.story() == [
+            "SessionStarted",
+            "CONNECTED INITIAL",
+            "started u1",
+            "audio u1",
+            "completed u1",
+        ]
+        assert caller.text("u1") == "Hello there."
+        (begun,) = caller.of(UtteranceStarted)
+        assert (begun.first_input_sequence, begun.settings_revision) == (number, 1)
+        chunks = caller.of(AudioProduced)
+        assert [c.chunk_index for c in chunks] == [0, 1]
+        assert [c.start_offset_s for c in chunks] == pytest.approx([0.0, 10 * CHAR_S])
+        assert completed.source is Completion.UPSTREAM
+        (upstream,) = completed.utterance.upstreams
+        assert (upstream.session_id, upstream.request_id) == ("up-session", "up-s-1-1")
+        assert (upstream.endpoint, upstream.connection_index) == (f"ws://upstream{TTS_PATH}", 0)
+        metrics = completed.utterance.metrics
+        assert metrics.audio_samples / RATE_HZ == pytest.approx(12 * CHAR_S)
+        assert (metrics.audio_bytes, metrics.chunk_count) == (len(spoken_pcm("Hello there.")), 2)
+        assert metrics.input_character_count == 12
+        assert metrics.first_sent_at is not None
+        assert metrics.first_received_at == pytest.approx(metrics.first_sent_at + 0.1)
+        assert metrics.first_delivered_at is not None
+        assert metrics.ended_at is not None
+
+
+@BOTH_MODES
+@virtual_time
+async def test_tokens_go_up_as_they_come(mode: Mode) -> None:
+    async with Caller(tts_mode=mode) as caller:
+        await caller.until(SessionStarted)
+        for token in ("Hel", "lo", " there", "."):
+            caller.say(token, "u1")
+            await asyncio.sleep(0.05)
+        caller.end("u1")
+        await caller.until(UtteranceCompleted)
+        sent = texts(caller.dialer.last.json_sent())
+        assert [text for _, text, _ in sent] == ["Hel", "lo", " there", ".", ""]
+        assert [last for _, _, last in sent] == [False] * 4 + [True]
+        assert len({name for name, _, _ in sent}) == 1
+        assert caller.text() == "Hello there."
+        assert len(caller.of(UtteranceStarted)) == 1
+
+
+@BOTH_MODES
+@virtual_time
+async def test_utterances_are_spoken_in_order_one_at_a_time(mode: Mode) -> None:
+    async with Caller(voices(chunk_interval_s=0.1), tts_mode=mode) as caller:
+        for number in range(1, 4):
+            caller.say(f"Utterance {number}.", f"u{number}", end=True)
+        await caller.until(UtteranceStarted)
+        upstream = await caller.dialer.connection(0)
+        await asyncio.sleep(0.2)
+        assert len(texts(upstream.json_sent())) == 1, "the second waits for the end of the first"
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.story(connections=False)[1:] == [
+            line for n in (1, 2, 3) for line in (f"started u{n}", f"audio u{n}", f"completed u{n}")
+        ]
+        assert [caller.text(f"u{n}") for n in (1, 2, 3)] == ["Utterance 1.", "Utterance 2.", "Utterance 3."]
+
+
+@virtual_time
+async def test_a_new_id_ends_the_open_utterance() -> None:
+    async with Caller() as caller:
+        caller.say("One. ", "u1")
+        caller.say("Still one.", "u1")
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        assert caller.endings() == ["completed u1", "completed u2"]
+        assert (caller.text("u1"), caller.text("u2")) == ("One. Still one.", "Two.")
+
+
+@virtual_time
+async def test_an_empty_id_is_the_open_utterance_or_a_new_one() -> None:
+    async with Caller() as caller:
+        caller.say("One ", "mine")
+        caller.say("and more.")
+        caller.end()
+        caller.say("Two.", end=True)
+        caller.say("Three.")
+        caller.say(" Still three.", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.endings() == ["completed mine", "completed utterance-1", "completed utterance-2"]
+        assert caller.text("mine") == "One and more."
+        assert caller.text("utterance-2") == "Three. Still three."
+
+
+async def _queued(caller: Caller) -> None:
+    caller.say("First.", "u1", end=True)
+    caller.say("Second.", "u2", end=True)
+
+
+async def _completed(caller: Caller) -> None:
+    caller.say("First.", "u2", end=True)
+    await caller.until(UtteranceCompleted)
+
+
+async def _cancelled(caller: Caller) -> None:
+    caller.say("First.", "u2")
+    caller.cancel("u2")
+
+
+async def _failed(caller: Caller) -> None:
+    caller.say("\x00", "u2")
+
+
+@pytest.mark.parametrize("before", [_queued, _completed, _cancelled, _failed], ids=lambda f: f.__name__)
+@virtual_time
+async def test_text_for_an_utterance_that_takes_none_is_dropped_with_a_warning(before: Any) -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        await before(caller)
+        caller.say("stale token", "u2")
+        await settle()
+        (warning,) = caller.of(WarningRaised)
+        assert (warning.reason, warning.utterance_id) == ("STALE_TEXT", "u2")
+        assert warning.metadata == {"characters": "11"}
+        caller.end_session()
+        await caller.ended()
+        assert "stale token" not in caller.text()
+
+
+@virtual_time
+async def test_a_stale_token_does_not_end_the_open_utterance() -> None:
+    """After a barge-in the old turn's last tokens arrive among those of the new one."""
+    async with Caller() as caller:
+        caller.say("Old answer", "u1")
+        caller.cancel("u1")
+        caller.say("New ", "u2")
+        caller.say(" with more", "u1")
+        caller.say("answer.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "New answer."
+        assert caller.warnings() == ["STALE_TEXT"]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+@virtual_time
+async def test_a_blank_utterance_completes_at_once_without_audio_and_sends_nothing(text: str) -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.say(text, "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert now() < 0.1
+        assert caller.story(connections=False) == ["SessionStarted", "completed u1"]
+        assert (completed.source, completed.utterance.upstreams) == (None, [])
+        assert completed.utterance.metrics.chunk_count == 0
+        assert caller.dialer.last.sent == []
+
+
+@virtual_time
+async def test_a_blank_utterance_waits_for_its_turn() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say(" ", "u2", end=True)
+        caller.say("Three.", "u3", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.endings() == ["completed u1", "completed u2", "completed u3"]
+
+
+@virtual_time
+async def test_text_and_its_end_in_any_size_of_piece_is_said_once() -> None:
+    text = "Grüße 🙂, naïve 日本! " * 5
+    async with Caller() as caller:
+        # Code points beyond 16 bits do not fit the voice's samples.
+        text = text.replace("🙂", "☺")
+        for character in text:
+            caller.say(character, "u1")
+            await asyncio.sleep(0)
+        caller.end("u1")
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == text
+
+
+# -- flush -------------------------------------------------------------------------------------------------------
+
+
+@BOTH_MODES
+@virtual_time
+async def test_a_flush_speaks_what_is_buffered_and_keeps_the_utterance_open(mode: Mode) -> None:
+    async with Caller(tts_mode=mode) as caller:
+        await caller.until(SessionStarted)
+        caller.say("One.", "u1")
+        caller.flush("u1")
+        await caller.until(AudioProduced)
+        await asyncio.sleep(2)
+        assert caller.endings() == []
+        caller.say(" Two.", "u1")
+        caller.flush()
+        caller.say(" Three.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.text() == "One. Two. Three."
+        assert caller.endings() == ["completed u1"], "one for all of it"
+        assert len(caller.of(UtteranceStarted)) == 1
+        sent = texts(caller.dialer.last.json_sent())
+        assert [name for name, _, last in sent if last] == ["s-1-1", "s-1-2", "s-1-3"]
+        assert [u.request_id for u in completed.utterance.upstreams] == [
+            "up-s-1-1",
+            "up-s-1-2",
+            "up-s-1-3",
+        ]
+        starts = [c.start_offset_s for c in caller.of(AudioProduced)]
+        assert starts == sorted(starts)
+        assert starts[1] == pytest.approx(4 * CHAR_S), "playing time runs through"
+
+
+@virtual_time
+async def test_an_end_after_a_flush_needs_no_more_from_upstream() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1")
+        caller.flush()
+        await caller.until(AudioProduced)
+        await asyncio.sleep(1)
+        caller.end("u1")
+        completed = await caller.until(UtteranceCompleted)
+        assert completed.source is Completion.UPSTREAM
+        assert len(texts(caller.dialer.last.json_sent())) == 1
+
+
+@pytest.mark.parametrize("command", ["flush", "end"])
+@pytest.mark.parametrize("utterance_id", ["", "nobody", "u1"])
+@virtual_time
+async def test_what_is_not_open_is_a_warning(command: str, utterance_id: str) -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        getattr(caller, command)(utterance_id)
+        warning = await caller.until(WarningRaised)
+        assert (warning.reason, warning.utterance_id) == ("UNKNOWN_UTTERANCE", utterance_id)
+        assert warning.metadata == {"input": "flush" if command == "flush" else "end_utterance"}
+
+
+@virtual_time
+async def test_a_playback_report_of_nobody_is_a_warning() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.submit(ReportPlayback("nobody", 1.0))
+        warning = await caller.until(WarningRaised)
+        assert (warning.reason, warning.metadata) == ("UNKNOWN_UTTERANCE", {"input": "playback"})
+
+
+# -- bad text, bounds --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "wrong"),
+    [
+        (["x" * 101], "at most 100 characters a message, got 101"),
+        (["x" * 100, "x" * 100, "x" * 51], "at most 250 characters an utterance"),
+        (["fine", "nul\x00"], "U+0000"),
+        (["\x1b[0m"], "U+001B"),
+    ],
+)
+@virtual_time
+async def test_a_bad_text_fails_its_utterance_and_nothing_else(pieces: list[str], wrong: str) -> None:
+    async with Caller(max_text_message_chars=100, max_utterance_chars=250) as caller:
+        await caller.until(SessionStarted)
+        for piece in pieces:
+            caller.say(piece, "u1")
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.InvalidInput)
+        assert [v.field for v in failed.error.violations] == ["text.text"]
+        assert wrong in failed.error.message
+        caller.say("Fine.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text("u2") == "Fine."
+        assert caller.endings() == ["failed u1", "completed u2"]
+
+
+@virtual_time
+async def test_characters_are_code_points() -> None:
+    async with Caller(max_text_message_chars=3) as caller:
+        caller.say("☺é日", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert completed.utterance.metrics.input_character_count == 3
+        assert caller.session.usage().input_character_count == 3
+
+
+@virtual_time
+async def test_a_bad_text_in_mid_utterance_stops_the_upstream() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("This is being spoken already, at some length.", "u1")
+        caller.flush()
+        await caller.until(AudioProduced)
+        caller.say("\x00", "u1")
+        failed = await caller.until(UtteranceFailed)
+        heard_s = sum(c.samples for c in caller.of(AudioProduced, "u1")) / RATE_HZ
+        assert failed.audio_sent_s == pytest.approx(heard_s)
+        await settle()
+        assert cancels(caller.dialer.last.json_sent()) == ["s-1-1"]
+        await asyncio.sleep(5)
+        assert sum(c.samples for c in caller.of(AudioProduced, "u1")) / RATE_HZ == pytest.approx(heard_s)
+
+
+async def _is_ready(caller: Caller) -> bool:
+    waiting = asyncio.create_task(caller.session.ready())
+    await settle()
+    done = waiting.done()
+    waiting.cancel()
+    return done
+
+
+@virtual_time
+async def test_queued_utterances_are_bounded() -> None:
+    async with Caller(voices(chunk_interval_s=0.1), max_queued_utterances=2) as caller:
+        await caller.until(SessionStarted)
+        for number in range(1, 4):
+            assert await _is_ready(caller)
+            caller.say("Some words.", f"u{number}", end=True)
+        assert not await _is_ready(caller), "one is spoken, two wait"
+        await caller.until(UtteranceCompleted)
+        assert await _is_ready(caller)
+
+
+@virtual_time
+async def test_waiting_characters_are_bounded() -> None:
+    async with Caller(max_buffered_chars=20) as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("x" * 10, "u2")
+        assert await _is_ready(caller)
+        caller.say("x" * 10, "u2")
+        assert not await _is_ready(caller)
+        await caller.until(UtteranceStarted, 2)
+        assert await _is_ready(caller)
+
+
+@virtual_time
+async def test_who_reads_nothing_is_read_no_further() -> None:
+    async with Caller(reads=False) as caller:
+        await asyncio.sleep(1)
+        for _ in range(MAX_UNREAD_EVENTS - 2):
+            caller.flush("nobody")
+        assert await _is_ready(caller)
+        for _ in range(2):
+            caller.flush("nobody")
+        assert not await _is_ready(caller)
+        caller.read_on()
+        assert await _is_ready(caller)
+
+
+@virtual_time
+async def test_an_ending_session_holds_nobody_back() -> None:
+    """Else a later `discard` could not be read."""
+    async with Caller(voices(chunk_interval_s=0.1), max_queued_utterances=1) as caller:
+        for number in range(1, 6):
+            caller.say("Some words.", f"u{number}", end=True)
+        assert not await _is_ready(caller)
+        caller.end_session()
+        assert await _is_ready(caller)
+        await caller.until(UtteranceCompleted)
+        assert await _is_ready(caller)
+
+
+# -- audio, words ------------------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_samples_stay_whole_however_the_upstream_cuts_them() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        pcm = bytes(range(200)) * 3
+        for at in range(0, len(pcm), 7):
+            upstream.say(tts_chunk(pcm[at : at + 7], name))
+        upstream.say(tts_complete(name))
+        await caller.until(UtteranceCompleted)
+        chunks = caller.of(AudioProduced)
+        assert b"".join(c.audio for c in chunks) == pcm
+        assert all(len(c.audio) % 2 == 0 for c in chunks)
+
+
+@virtual_time
+async def test_half_a_sample_is_not_carried_into_the_next_request() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("One.", "u1")
+        caller.flush()
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(b"aabbc", sent["request_id"]), tts_complete(sent["request_id"]))
+        await asyncio.sleep(1)
+        caller.say("Two.", "u1", end=True)
+        await upstream.expect(start=1)
+        name = upstream.json_sent()[1]["request_id"]
+        upstream.say(tts_chunk(b"ddee", name, "up-2"), tts_complete(name, "up-2"))
+        await caller.until(UtteranceCompleted)
+        assert [c.audio for c in caller.of(AudioProduced)] == [b"aabb", b"ddee"]
+
+
+@virtual_time
+async def test_large_pieces_are_cut_between_samples() -> None:
+    async with Caller(settings={"max_chunk_bytes": 1001}) as caller:
+        caller.say("Hello there.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert {len(c.audio) for c in caller.of(AudioProduced)} <= {1000, 800, 960}
+        assert caller.text() == "Hello there."
+        assert "max_chunk_bytes" not in caller.dialer.last.json_sent()[0]
+
+
+@pytest.mark.parametrize("encoding", [Encoding.MULAW, Encoding.ALAW, Encoding.MP3, Encoding.WAV])
+@virtual_time
+async def test_other_encodings_are_made_per_utterance(encoding: Encoding) -> None:
+    async with Caller(audio_format=AudioFormat(encoding, RATE_HZ)) as caller:
+        text = "Some words that take their time."
+        for name in ("u1", "u2"):
+            caller.say(text, name, end=True)
+        await caller.until(UtteranceCompleted, 2)
+        one, two = (b"".join(c.audio for c in caller.of(AudioProduced, name)) for name in ("u1", "u2"))
+        assert one == two, "the second begins as the first did"
+        for completed in caller.of(UtteranceCompleted):
+            metrics = completed.utterance.metrics
+            assert metrics.audio_samples / RATE_HZ == pytest.approx(len(text) * CHAR_S), "playing time"
+            assert metrics.audio_bytes == len(one)
+        assert caller.dialer.last.json_sent()[0]["output_format"] == "pcm"
+
+
+@pytest.mark.parametrize("asked_for", [True, False, None])
+@virtual_time
+async def test_word_times_come_when_asked_for(asked_for: bool | None) -> None:
+    settings = {} if asked_for is None else {"word_timings": asked_for}
+    async with Caller(silent(), settings) as caller:
+        caller.say("One two.", "u1")
+        caller.flush()
+        upstream, sent = await first_message(caller.dialer)
+        assert sent.get("word_timestamps") == asked_for
+        name = sent["request_id"]
+        upstream.say(tts_word("One", 0.0, 0.4, name), tts_word("two.", 0.4, 0.9, name))
+        upstream.say(tts_chunk(spoken_pcm("x" * 100), name), tts_complete(name))
+        await asyncio.sleep(1)
+        caller.say(" Three.", "u1", end=True)
+        await upstream.expect(start=1)
+        name = upstream.json_sent()[1]["request_id"]
+        upstream.say(tts_word("Three.", 0.1, 0.5, name, "up-2"))
+        upstream.say(tts_chunk(spoken_pcm("x"), name, "up-2"), tts_complete(name, "up-2"))
+        await caller.until(UtteranceCompleted)
+        words = [w for e in caller.of(WordsTimed) for w in e.words]
+        if asked_for:
+            assert words == [
+                TimedWord("One", 0, 0.0, 0.4),
+                TimedWord("two.", 1, 0.4, 0.9),
+                TimedWord("Three.", 2, 1.1, 1.5),
+            ]
+        else:
+            assert words == []
+
+
+# -- the end of an utterance -------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_an_upstream_without_complete_is_found_out_by_its_quiet() -> None:
+    habits = Habits()
+    async with Caller(voices(completes=False), habits=habits) as caller:
+        caller.say("One.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert completed.source is Completion.QUIET_TIMEOUT
+        heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
+        assert now() - heard == pytest.approx(QUIET_UNKNOWN_S)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced, "u2")[-1])]
+        assert now() - heard < 1, "now its habits are known"
+        assert caller.text() == "One.Two."
+
+
+@virtual_time
+async def test_an_upstream_that_closes_after_complete_costs_a_connection_an_utterance() -> None:
+    async with Caller(voices(closes=True)) as caller:
+        for number in range(1, 4):
+            caller.say(f"This is number {number}.", f"u{number}", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.text() == "This is number 1.This is number 2.This is number 3."
+        assert [c.source for c in caller.of(UtteranceCompleted)] == [Completion.UPSTREAM] * 3
+        assert [c.utterance.upstreams[0].connection_index for c in caller.of(UtteranceCompleted)] == [0, 1, 2]
+        assert all(c.utterance.metrics.reconnect_count == 0 for c in caller.of(UtteranceCompleted))
+        lost = [e for e in caller.of(ConnectionChanged) if e.state is ConnectionState.DISCONNECTED]
+        assert {(e.reason, e.close_code, e.cause) for e in lost} == {
+            (ConnectionReason.UPSTREAM_CLOSED, 1000, None)
+        }
+
+
+@virtual_time
+async def test_an_upstream_that_echoes_no_ids() -> None:
+    async with Caller(voices(echoes=False)) as caller:
+        for number in range(1, 4):
+            caller.say(f"This is number {number}.", f"u{number}", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.text() == "This is number 1.This is number 2.This is number 3."
+        assert len(caller.dialer.transports) == 1
+
+
+@virtual_time
+async def test_an_utterance_that_ends_by_quiet_is_not_trusted_where_frames_name_nobody() -> None:
+    """A late frame could not be told from those of the next utterance."""
+    async with Caller(voices(echoes=False, completes=False)) as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        assert caller.text() == "One.Two."
+        assert len(caller.dialer.transports) == 2
+
+
+@virtual_time
+async def test_late_audio_of_an_ended_utterance_is_dropped() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("One.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        old = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("One."), old))
+        completed = await caller.until(UtteranceCompleted)
+        assert completed.source is Completion.QUIET_TIMEOUT
+        caller.say("Two.", "u2", end=True)
+        await upstream.expect(start=1)
+        new = upstream.json_sent()[1]["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("late"), old), tts_complete(old))
+        upstream.say(tts_chunk(spoken_pcm("Two."), new, "up-2"), tts_complete(new, "up-2"))
+        await caller.until(UtteranceCompleted, 2)
+        assert (caller.text("u1"), caller.text("u2")) == ("One.", "Two.")
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_with_nothing_being_spoken_a_delta_is_applied_at_once() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        number = caller.update("d1", speed=1.5)
+        ack = await caller.until(SettingsAcknowledged)
+        assert (ack.state, ack.mechanism) == (AckState.APPLIED, Mechanism.NEXT_UTTERANCE)
+        assert (ack.settings_revision, ack.first_utterance_id, ack.apply_duration_s) == (2, "", 0.0)
+        assert ack.applied_after_input_sequence == number
+        assert ack.settings is not None
+        assert ack.settings["speed"] == 1.5
+        caller.say("Hello.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.dialer.last.json_sent()[0]["speed"] == 1.5
+        assert completed.utterance.settings_revision == 2
+        assert caller.of(UtteranceStarted)[0].settings_revision == 2
+
+
+@virtual_time
+async def test_a_delta_governs_what_begins_after_it_and_is_applied_at_the_end_of_what_began_before() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5)
+        await settle()
+        (queued,) = caller.acks("d1")
+        assert queued.state is AckState.QUEUED
+        assert queued.settings is not None
+        assert (queued.settings_revision, "speed" in queued.settings) == (1, False), "in force as yet"
+        last = caller.say("still one.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        applied = caller.acks("d1")[1]
+        assert applied.state is AckState.APPLIED
+        assert (applied.settings_revision, applied.first_utterance_id) == (2, "u2")
+        assert applied.applied_after_input_sequence == last, "the last input that the old settings governed"
+        assert caller.story(connections=False)[1:] == [
+            "started u1",
+            "QUEUED d1",
+            "audio u1",
+            "completed u1",
+            "APPLIED d1",
+            "started u2",
+            "audio u2",
+            "completed u2",
+        ]
+        speeds = [(m["request_id"], m.get("speed")) for m in caller.dialer.last.json_sent()]
+        assert speeds == [("s-1-1", None), ("s-1-1", None), ("s-1-2", 1.5)]
+        assert [c.utterance.settings_revision for c in caller.of(UtteranceCompleted)] == [1, 2]
+
+
+@virtual_time
+async def test_a_long_utterance_holds_the_ack_for_five_seconds_and_keeps_its_settings() -> None:
+    async with Caller() as caller:
+        caller.say("One. ", "u1")
+        await caller.until(UtteranceStarted)
+        asked_at = now()
+        caller.update("d1", voice_id="emily")
+        await caller.until(SettingsAcknowledged, 2)
+        applied = caller.acks("d1")[1]
+        assert applied.state is AckState.APPLIED
+        assert now() - asked_at == pytest.approx(5.0)
+        assert applied.apply_duration_s == pytest.approx(5.0)
+        caller.say("Still one.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        said = {(m["request_id"], m["voice_id"]) for m in caller.dialer.last.json_sent()}
+        assert said == {("s-1-1", "magnus"), ("s-1-2", "emily")}
+
+
+@virtual_time
+async def test_utterances_that_wait_keep_the_settings_they_were_written_for() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        caller.update("d1", speed=1.5)
+        caller.say("Three.", "u3", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert [m.get("speed") for m in caller.dialer.last.json_sent()] == [None, None, 1.5]
+        story = caller.story(connections=False)
+        assert story.index("completed u2") < story.index("APPLIED d1") < story.index("started u3")
+
+
+@BOTH_MODES
+@virtual_time
+async def test_an_immediate_delta_governs_the_rest_of_the_utterance(mode: Mode) -> None:
+    async with Caller(tts_mode=mode) as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        number = caller.update("d1", speed=1.5, at_once=True)
+        caller.say("the rest.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        (applied,) = caller.acks("d1")
+        assert (applied.state, applied.mechanism) == (AckState.APPLIED, Mechanism.IN_PLACE)
+        assert (applied.first_utterance_id, applied.applied_after_input_sequence) == ("u1", number)
+        sent = caller.dialer.last.json_sent()
+        assert [(n, t, last) for n, t, last in texts(sent)] == [
+            ("s-1-1", "One, ", False),
+            ("s-1-1", "", True),
+            ("s-1-2", "the rest.", True),
+        ]
+        assert [m.get("speed") for m in sent][::2] == [None, 1.5]
+        assert caller.text() == "One, the rest."
+        assert caller.endings() == ["completed u1"]
+        assert completed.utterance.settings_revision == 2
+        assert caller.of(UtteranceStarted)[0].settings_revision == 1
+
+
+@virtual_time
+async def test_an_immediate_delta_also_governs_what_waits() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5, at_once=True)
+        await caller.until(UtteranceCompleted, 2)
+        (applied,) = caller.acks("d1")
+        assert applied.mechanism is Mechanism.NEXT_UTTERANCE, "what is spoken was sent already"
+        assert applied.first_utterance_id == "u2"
+        assert [m.get("speed") for m in caller.dialer.last.json_sent()] == [None, 1.5]
+        assert [c.utterance.settings_revision for c in caller.of(UtteranceCompleted)] == [1, 2]
+
+
+@virtual_time
+async def test_an_immediate_delta_pulls_along_what_waits() -> None:
+    async with Caller() as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5)
+        caller.update("d2", voice_id="emily", at_once=True)
+        caller.update("d3", math_notation=True)
+        caller.say("the rest.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        await settle()
+        assert [f"{a.state.value} {a.update_id}" for a in caller.acks()] == [
+            "QUEUED d1",
+            "APPLIED d1",
+            "APPLIED d2",
+            "QUEUED d3",
+            "APPLIED d3",
+        ]
+        rest = caller.dialer.last.json_sent()[-1]
+        assert (rest["text"], rest["speed"], rest["voice_id"]) == ("the rest.", 1.5, "emily")
+        assert "math_notation" not in rest
+
+
+@virtual_time
+async def test_the_same_delta_again_but_now_is_now() -> None:
+    async with Caller() as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5)
+        caller.update("d2", speed=1.5, at_once=True)
+        caller.say("the rest.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.ack_states("d1") == ["QUEUED", "SUPERSEDED"]
+        assert caller.ack_states("d2") == ["APPLIED"]
+        assert caller.dialer.last.json_sent()[-1]["speed"] == 1.5
+
+
+@virtual_time
+async def test_what_the_gateway_does_itself_changes_in_place() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("Something rather long.", "u1")
+        caller.flush()
+        await caller.until(AudioProduced)
+        caller.update("d1", max_chunk_bytes=100, at_once=True)
+        caller.end("u1")
+        await caller.until(UtteranceCompleted)
+        (applied,) = caller.acks("d1")
+        assert (applied.state, applied.mechanism) == (AckState.APPLIED, Mechanism.IN_PLACE)
+        assert max(len(c.audio) for c in caller.of(AudioProduced)[1:]) == 100
+        assert caller.text() == "Something rather long."
+
+
+@virtual_time
+async def test_a_delta_that_is_set_anew_before_it_governed_anything_is_superseded() -> None:
+    async with Caller() as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5)
+        caller.update("d2", speed=0.5)
+        caller.end("u1")
+        await caller.until(UtteranceCompleted)
+        await settle()
+        assert caller.ack_states("d1") == ["QUEUED", "SUPERSEDED"]
+        assert caller.ack_states("d2") == ["QUEUED", "APPLIED"]
+        assert caller.acks("d2")[1].settings_revision == 2, "revisions have no gap"
+
+
+@virtual_time
+async def test_a_delta_that_governs_an_utterance_is_not_superseded() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("One.", "u1", end=True)
+        caller.update("d1", speed=1.5)
+        caller.say("Two.", "u2", end=True)
+        caller.update("d2", speed=0.5)
+        caller.say("Three.", "u3", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.ack_states("d1") == caller.ack_states("d2") == ["QUEUED", "APPLIED"]
+        assert [m.get("speed") for m in caller.dialer.last.json_sent()] == [None, 1.5, 0.5]
+
+
+@virtual_time
+async def test_expected_revision_guards_against_lost_updates() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.update("d1", speed=1.5, expected_revision=1)
+        caller.update("d2", speed=0.5, expected_revision=1)
+        caller.update("d3", speed=0.75, expected_revision=2)
+        await caller.until(SettingsAcknowledged, 3)
+        assert [a.state.value for a in caller.acks()] == ["APPLIED", "REJECTED", "APPLIED"]
+        assert isinstance(caller.acks("d2")[0].error, errors.RevisionMismatch)
+
+
+@virtual_time
+async def test_validate_only_changes_nothing() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.update("d1", speed=1.5, validate_only=True)
+        ack = await caller.until(SettingsAcknowledged)
+        assert (ack.state, ack.mechanism) == (AckState.VALIDATED, Mechanism.NEXT_UTTERANCE)
+        assert ack.settings is not None
+        assert ack.settings["speed"] == 1.5
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert "speed" not in caller.dialer.last.json_sent()[0]
+
+
+@virtual_time
+async def test_reset_mask_goes_back_to_the_gateways_defaults() -> None:
+    async with Caller(settings={"speed": 1.5, "voice_id": "emily"}, defaults={"speed": 1.25}) as caller:
+        caller.update("d1", reset=("speed", "voice_id", "math_notation"))
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        sent = caller.dialer.last.json_sent()[0]
+        assert (sent["speed"], sent["voice_id"]) == (1.25, "magnus")
+
+
+@virtual_time
+async def test_a_bad_delta_is_rejected_whole_and_the_session_goes_on() -> None:
+    async with Caller() as caller:
+        caller.update("d1", speed=9.0, math_notation=True, max_buffer_delay=9.0)
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        (ack,) = caller.acks("d1")
+        assert ack.state is AckState.REJECTED
+        assert isinstance(ack.error, errors.InvalidInput)
+        assert {v.field for v in ack.error.violations} == {
+            "update_settings.settings.speed",
+            "update_settings.settings.max_buffer_delay",
+        }
+        assert "math_notation" not in caller.dialer.last.json_sent()[0]
+
+
+@pytest.mark.parametrize(("mode", "fits"), [(Mode.CONTINUATIONS, True), (Mode.FLUSH, False)])
+@virtual_time
+async def test_the_buffer_delay_is_bounded_by_the_mode(mode: Mode, fits: bool) -> None:
+    async with Caller(tts_mode=mode) as caller:
+        caller.update("d1", max_buffer_delay=2.0)
+        await caller.until(SettingsAcknowledged)
+        assert caller.ack_states() == ["APPLIED" if fits else "REJECTED"]
+
+
+@virtual_time
+async def test_an_update_id_that_comes_again_is_applied_once() -> None:
+    async with Caller() as caller:
+        caller.update("d1", speed=1.5)
+        caller.update("d2", speed=0.5)
+        caller.update("d1", speed=1.5)
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.ack_states("d1") == ["APPLIED"]
+        assert caller.warnings() == ["DUPLICATE_UPDATE"]
+        assert caller.dialer.last.json_sent()[0]["speed"] == 0.5
+
+
+@virtual_time
+async def test_deltas_without_an_id_are_each_their_own() -> None:
+    async with Caller() as caller:
+        caller.update("", speed=1.5)
+        caller.update("", speed=0.5)
+        await caller.until(SettingsAcknowledged, 2)
+        assert caller.ack_states("") == ["APPLIED", "APPLIED"]
+
+
+@virtual_time
+async def test_an_out_of_band_delta_is_acknowledged_on_both_sides_and_a_repeat_to_who_asks() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        told: list[Any] = []
+        caller.session.update_settings(delta("d1", speed=1.5, in_band=False), told.append)
+        caller.session.update_settings(delta("d1", speed=1.5, in_band=False), told.append)
+        await settle()
+        assert [a.state.value for a in told] == ["APPLIED", "APPLIED"]
+        assert caller.ack_states("d1") == ["APPLIED"]
+        assert caller.warnings() == []
+
+
+# -- settings: after an input ------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_after_an_input_that_still_has_the_old_settings() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        first = caller.session.input_sequence + 1
+        caller.session.update_settings(delta("d1", speed=1.5, after_input_sequence=first, in_band=False))
+        assert caller.say("One.", "u1", end=True) == first
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        assert [m.get("speed") for m in caller.dialer.last.json_sent()] == [None, 1.5]
+        assert caller.ack_states("d1") == ["QUEUED", "APPLIED"]
+
+
+@virtual_time
+async def test_one_that_has_passed_already_is_as_if_it_came_now() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        caller.session.update_settings(delta("d1", speed=1.5, after_input_sequence=1, in_band=False))
+        await caller.until(SettingsAcknowledged)
+        assert caller.ack_states("d1") == ["APPLIED"]
+
+
+@virtual_time
+async def test_deltas_behind_one_that_waits_wait_too() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        waits_for = caller.session.input_sequence + 2
+        caller.session.update_settings(delta("d1", speed=1.5, after_input_sequence=waits_for, in_band=False))
+        caller.update("d2", math_notation=True)
+        await settle()
+        assert [f"{a.state.value} {a.update_id}" for a in caller.acks()] == ["QUEUED d1", "QUEUED d2"]
+        caller.say("", "u1", end=True)
+        await settle()
+        assert [f"{a.state.value} {a.update_id}" for a in caller.acks()][2:] == ["APPLIED d1", "APPLIED d2"]
+        assert caller.session.ledger.revision == 3
+
+
+@virtual_time
+async def test_an_immediate_delta_pulls_along_one_that_waits_for_an_input() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.session.update_settings(delta("d1", speed=1.5, after_input_sequence=10**6, in_band=False))
+        caller.update("d2", math_notation=True, at_once=True)
+        await settle()
+        assert [f"{a.state.value} {a.update_id}" for a in caller.acks()] == [
+            "QUEUED d1",
+            "APPLIED d1",
+            "APPLIED d2",
+        ]
+
+
+@virtual_time
+async def test_what_still_waits_at_the_end_is_told_so() -> None:
+    async with Caller() as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5)
+        caller.session.update_settings(delta("d2", speed=0.5, after_input_sequence=10**6, in_band=False))
+        caller.end_session(discard=True)
+        await caller.ended()
+        assert caller.ack_states("d1") == caller.ack_states("d2") == ["QUEUED", "SESSION_ENDED"]
+        late: list[Any] = []
+        caller.session.update_settings(delta("d3", speed=0.5, in_band=False), late.append)
+        assert [a.state for a in late] == [AckState.SESSION_ENDED]
+
+
+# -- settings: another endpoint ----------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_a_model_with_an_endpoint_of_its_own_takes_another_connection() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        caller.update("d1", model="lightning-v2", consistency=0.5)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        old, new = caller.dialer.transports
+        assert (old.path, new.path) == (TTS_PATH, TTS_V2_PATH)
+        assert [t for _, t, _ in texts(old.json_sent())] == ["One."]
+        assert [t for _, t, _ in texts(new.json_sent())] == ["Two."]
+        assert old.gone
+        assert caller.ack_states("d1") == ["QUEUED", "APPLIED"]
+        ack = caller.acks("d1")[1]
+        assert ack.mechanism is Mechanism.RECONNECT
+        assert dict(ack.fields) == {
+            "model": Mechanism.RECONNECT,
+            "consistency": Mechanism.NEXT_UTTERANCE,
+        }
+        assert connections(caller) == [
+            "CONNECTED INITIAL",
+            "DISCONNECTED SETTINGS_UPDATE",
+            "CONNECTED SETTINGS_UPDATE",
+        ]
+
+
+@virtual_time
+async def test_with_nothing_being_spoken_the_other_endpoint_is_taken_at_once() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.update("d1", model="lightning-v2")
+        await caller.until(ConnectionChanged, 3)
+        assert caller.ack_states("d1") == ["APPLIED"]
+        assert caller.dialer.last.path == TTS_V2_PATH
+        caller.update("d2", model="lightning_v3.1")
+        await caller.until(ConnectionChanged, 5)
+        assert caller.dialer.last.path == TTS_PATH
+        assert [t.gone for t in caller.dialer.transports] == [True, True, False]
+
+
+@pytest.mark.parametrize("refusal", [*REFUSALS, LOST], ids=lambda r: r.reason)
+@virtual_time
+async def test_an_endpoint_that_refuses_leaves_everything_as_it_was(refusal: errors.WavegateError) -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("One.", "u1", end=True)
+        await caller.until(UtteranceStarted)
+        caller.dialer.refuse(refusal)
+        caller.update("d1", model="lightning-v2")
+        caller.say("Two.", "u2", end=True)
+        caller.update("d2", speed=1.5)
+        caller.say("Three.", "u3", end=True)
+        await caller.until(UtteranceCompleted, 3)
+        assert caller.ack_states("d1") == ["QUEUED", "REJECTED"]
+        rejected = caller.acks("d1")[1]
+        assert rejected.error is refusal
+        assert rejected.settings is not None
+        assert (rejected.settings["model"], rejected.settings_revision) == ("lightning_v3.1", 1)
+        assert caller.ack_states("d2") == ["QUEUED", "APPLIED"]
+        (only,) = caller.dialer.transports
+        assert [(m["model"], m.get("speed")) for m in only.json_sent()] == [
+            ("lightning_v3.1", None),
+            ("lightning_v3.1", None),
+            ("lightning_v3.1", 1.5),
+        ]
+        assert caller.text() == "One.Two.Three."
+        assert [s.settings_revision for s in caller.of(UtteranceStarted)] == [1, 1, 2]
+
+
+@virtual_time
+async def test_an_immediate_change_of_endpoint_in_mid_utterance() -> None:
+    async with Caller() as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", model="lightning-v2", at_once=True)
+        caller.say("the rest.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "One, the rest."
+        assert [[t for _, t, _ in texts(up.json_sent())] for up in caller.dialer.transports] == [
+            ["One, ", "the rest.", ""],
+        ] or [[t for _, t, _ in texts(up.json_sent())] for up in caller.dialer.transports] == [
+            ["One, ", ""],
+            ["the rest."],
+        ]
+        assert caller.ack_states("d1")[-1] == "APPLIED"
+
+
+@virtual_time
+async def test_no_reconnect_refuses_another_endpoint_and_nothing_else() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.update("d1", model="lightning-v2", policy=ApplyPolicy.NO_RECONNECT)
+        caller.update("d2", speed=1.5, policy=ApplyPolicy.NO_RECONNECT)
+        await caller.until(SettingsAcknowledged, 2)
+        assert [a.state.value for a in caller.acks()] == ["REJECTED", "APPLIED"]
+        assert isinstance(caller.acks("d1")[0].error, errors.ReconnectRequired)
+        assert len(caller.dialer.transports) == 1
+
+
+@virtual_time
+async def test_validating_another_endpoint_dials_nobody() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.update("d1", model="lightning-v2", validate_only=True)
+        ack = await caller.until(SettingsAcknowledged)
+        assert (ack.state, ack.mechanism) == (AckState.VALIDATED, Mechanism.RECONNECT)
+        await asyncio.sleep(1)
+        assert len(caller.dialer.dials) == 1
+
+
+@virtual_time
+async def test_an_end_does_not_wait_for_an_endpoint_that_nobody_needs() -> None:
+    dialer = voices()
+    async with Caller(dialer) as caller:
+        await caller.until(SessionStarted)
+        dialer.hold()
+        caller.update("d1", model="lightning-v2")
+        caller.end_session()
+        dialer.let_go()
+        await caller.ended()
+        assert caller.ack_states("d1") in (["SESSION_ENDED"], ["APPLIED"])
+
+
+# -- barge-in ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("utterance_id", ["", "nobody", "u1"])
+@virtual_time
+async def test_nothing_to_cancel_is_a_warning(utterance_id: str) -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        caller.cancel(utterance_id)
+        warning = await caller.until(WarningRaised)
+        assert (warning.reason, warning.utterance_id) == ("NOTHING_TO_CANCEL", utterance_id)
+        assert caller.endings() == ["completed u1"]
+
+
+@virtual_time
+async def test_cancelling_what_was_not_sent_yet() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("Two.", "u2")
+        await caller.until(UtteranceStarted)
+        caller.cancel("u2")
+        await caller.until(UtteranceCompleted)
+        (cancelled,) = caller.of(UtteranceCancelled)
+        assert cancelled.method is CancelMethod.NOT_SENT
+        assert (cancelled.spoken_text, cancelled.remaining_text) == ("", "Two.")
+        assert (cancelled.estimate_source, cancelled.discarded_audio_s) == (EstimateSource.UNSPECIFIED, 0)
+        assert caller.endings() == ["cancelled u2", "completed u1"]
+        assert caller.of(UtteranceStarted, "u2") == []
+        assert cancels(caller.dialer.last.json_sent()) == []
+
+
+@virtual_time
+async def test_cancelling_by_a_word_to_the_upstream() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("This will be interrupted, before it ends.", "u1")
+        caller.flush()
+        await caller.until(AudioProduced, 2)
+        caller.cancel("u1")
+        await settle()
+        cancelled = await caller.until(UtteranceCancelled)
+        assert cancelled.method is CancelMethod.UPSTREAM_CANCEL
+        assert cancels(caller.dialer.last.json_sent()) == ["s-1-1"]
+        caller.say("And now this.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.endings() == ["cancelled u1", "completed u2"]
+        assert caller.text("u2") == "And now this."
+        assert caller.text("u1") == "This will be interru"
+        assert len(caller.dialer.transports) == 1, "and no handshake was paid"
+
+
+@virtual_time
+async def test_cancelling_before_the_first_audio() -> None:
+    async with Caller(voices(delay_s=0.5)) as caller:
+        caller.say("This is never heard.", "u1", end=True)
+        await caller.until(UtteranceStarted)
+        caller.cancel()
+        caller.say("This is.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.of(UtteranceCancelled)[0].method is CancelMethod.UPSTREAM_CANCEL
+        assert caller.text() == "This is."
+
+
+@virtual_time
+async def test_without_a_word_for_it_the_connection_is_replaced() -> None:
+    async with Caller(voices(chunk_interval_s=0.1), tts_mode=Mode.FLUSH) as caller:
+        caller.say("This will be interrupted, before it ends.", "u1", end=True)
+        await caller.until(AudioProduced, 2)
+        caller.cancel("u1")
+        cancelled = await caller.until(UtteranceCancelled)
+        assert cancelled.method is CancelMethod.RECONNECT
+        await caller.until(ConnectionChanged, 3)
+        assert connections(caller) == [
+            "CONNECTED INITIAL",
+            "DISCONNECTED UTTERANCE_CANCEL",
+            "CONNECTED UTTERANCE_CANCEL",
+        ], "at once, so that the next utterance finds it ready"
+        caller.say("And now this.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        old, new = caller.dialer.transports
+        assert old.aborted
+        assert [t for _, t, _ in texts(new.json_sent())] == ["And now this."]
+        assert caller.text("u2") == "And now this."
+        assert caller.endings() == ["cancelled u1", "completed u2"]
+
+
+@virtual_time
+async def test_an_upstream_that_does_not_obey_is_replaced_and_the_next_text_said_again() -> None:
+    dialer = FakeDialer(lambda up: Voice(up, obeys=up.index > 0, chunk_interval_s=0.1, delay_s=0.5))
+    async with Caller(dialer) as caller:
+        caller.say("This will go on although it was cancelled.", "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.cancel("u1")
+        caller.say("And now this.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.of(UtteranceCancelled)[0].method is CancelMethod.UPSTREAM_CANCEL
+        assert caller.endings() == ["cancelled u1", "completed u2"]
+        assert caller.text("u2") == "And now this."
+        old, new = dialer.transports
+        assert old.aborted
+        assert [t for _, t, _ in texts(new.json_sent())] == ["And now this."]
+        story = caller.story()
+        assert "audio u1" not in story[story.index("cancelled u1") :], "nothing of it follows"
+        assert "DISCONNECTED UTTERANCE_CANCEL" in story
+        last = caller.of(ConnectionChanged)[-1]
+        assert (last.state, last.replayed_character_count) == (ConnectionState.CONNECTED, 13)
+        assert caller.of(UtteranceCompleted)[0].utterance.metrics.reconnect_count == 1
+
+
+@virtual_time
+async def test_an_upstream_that_does_not_obey_is_replaced_before_there_is_more_to_say() -> None:
+    async with Caller(voices(obeys=False, chunk_interval_s=0.1)) as caller:
+        caller.say("This will go on although it was cancelled.", "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.cancel("u1")
+        await caller.until(ConnectionChanged, 3)
+        assert connections(caller)[1:] == ["DISCONNECTED UTTERANCE_CANCEL", "CONNECTED UTTERANCE_CANCEL"]
+
+
+@virtual_time
+async def test_an_upstream_whose_frames_name_nobody_is_replaced() -> None:
+    async with Caller(voices(echoes=False, chunk_interval_s=0.1)) as caller:
+        caller.say("This will be interrupted, before it ends.", "u1", end=True)
+        await caller.until(AudioProduced, 2)
+        caller.cancel("u1")
+        caller.say("And now this.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.of(UtteranceCancelled)[0].method is CancelMethod.RECONNECT
+        assert caller.text("u2") == "And now this."
+        assert len(caller.dialer.transports) == 2
+
+
+@virtual_time
+async def test_a_cancel_before_it_is_known_that_frames_name_nobody() -> None:
+    """The cancelled utterance's audio must not be taken for the next one's."""
+    async with Caller(voices(echoes=False, obeys=False, chunk_interval_s=0.1)) as caller:
+        caller.say("This was cancelled, and comes all the same.", "u1", end=True)
+        await caller.until(UtteranceStarted)
+        caller.cancel("u1")
+        caller.say("And now this.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text("u1") == ""
+        assert caller.text("u2") == "And now this."
+
+
+@virtual_time
+async def test_cancelling_between_two_requests() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1")
+        caller.flush()
+        await caller.until(AudioProduced)
+        await asyncio.sleep(1)
+        caller.cancel("u1")
+        cancelled = await caller.until(UtteranceCancelled)
+        assert cancelled.method is CancelMethod.DISCARD
+        await settle()
+        assert cancels(caller.dialer.last.json_sent()) == []
+        assert len(caller.dialer.transports) == 1
+
+
+@virtual_time
+async def test_cancelling_everything() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        for number in range(1, 4):
+            caller.say(f"This is number {number}.", f"u{number}", end=True)
+        await caller.until(AudioProduced)
+        caller.cancel()
+        await caller.until(UtteranceCancelled, 3)
+        methods = [c.method for c in caller.of(UtteranceCancelled)]
+        assert methods == [CancelMethod.UPSTREAM_CANCEL, CancelMethod.NOT_SENT, CancelMethod.NOT_SENT]
+        await asyncio.sleep(10)
+        assert caller.endings() == ["cancelled u1", "cancelled u2", "cancelled u3"]
+
+
+@virtual_time
+async def test_waiting_audio_is_taken_back() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.stop_reading()
+        caller.say("x" * 50, "u1")
+        caller.flush()
+        await asyncio.sleep(1)
+        waiting_s = caller.session.log.waiting_audio_s
+        assert waiting_s == pytest.approx(0.5)
+        caller.cancel("u1")
+        caller.read_on()
+        cancelled = await caller.until(UtteranceCancelled)
+        assert cancelled.discarded_audio_s == pytest.approx(waiting_s)
+        assert caller.of(AudioProduced) == []
+        assert cancelled.utterance.metrics.audio_bytes == 0
+        assert cancelled.utterance.metrics.chunk_count == 0
+        assert caller.session.usage().audio_duration_s == 0
+        assert caller.session.log.waiting_audio_s == 0
+
+
+@virtual_time
+async def test_a_barge_in_before_the_listener_heard_the_end() -> None:
+    """The gateway has made all of it, but the listener's pace holds it back: it is not completed yet."""
+    async with Caller(max_audio_lead_s=0.2) as caller:
+        caller.say("x" * 100, "u1", end=True)
+        await caller.until(AudioProduced, 3)
+        caller.cancel("u1", heard_s=0.1)
+        cancelled = await caller.until(UtteranceCancelled)
+        await asyncio.sleep(10)
+        assert caller.endings() == ["cancelled u1"], "and no completed"
+        assert cancelled.method is CancelMethod.DISCARD
+        heard_s = sum(c.samples for c in caller.of(AudioProduced)) / RATE_HZ
+        assert heard_s < 0.5
+        assert cancelled.discarded_audio_s == pytest.approx(1.0 - heard_s)
+        assert caller.session.usage().utterance_count == 1
+
+
+@virtual_time
+async def test_a_barge_in_stops_what_was_made_and_what_is_being_made() -> None:
+    async with Caller(max_audio_lead_s=0.2) as caller:
+        caller.say("x" * 60, "u1", end=True)
+        caller.say("y" * 60, "u2", end=True)
+        caller.say("z" * 60, "u3", end=True)
+        await caller.until(AudioProduced, 2)
+        caller.cancel()
+        await caller.until(UtteranceCancelled, 3)
+        await asyncio.sleep(10)
+        assert caller.endings() == ["cancelled u1", "cancelled u2", "cancelled u3"]
+        assert set(caller.text()) == {"x"}
+
+
+@virtual_time
+async def test_the_next_utterance_is_not_held_to_the_old_ones_pace() -> None:
+    async with Caller(max_audio_lead_s=1.0) as caller:
+        caller.say("x" * 500, "u1", end=True)
+        await caller.until(AudioProduced, 10)
+        at = now()
+        caller.cancel("u1")
+        caller.say("Now this.", "u2", end=True)
+        await caller.until(AudioProduced, matches=lambda e: e.utterance.utterance_id == "u2")
+        assert now() - at < 0.3
+
+
+@virtual_time
+async def test_cancelling_what_waits_leaves_the_pace_of_what_is_heard() -> None:
+    async with Caller(max_audio_lead_s=0.2) as caller:
+        caller.say("x" * 100, "u1", end=True)
+        caller.say("later", "u2", end=True)
+        await caller.until(AudioProduced, 3)
+        caller.cancel("u2")
+        await caller.until(UtteranceCompleted)
+        first = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[0])]
+        last = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
+        assert last - first > 0.55
+
+
+@pytest.mark.parametrize(
+    ("heard_s", "reported_s", "spoken"),
+    [
+        (None, None, "This is spoken to"),  # all that was sent: 20 of 40 characters
+        (0.08, None, "This is"),
+        (0.08, 0.15, "This is"),
+        (None, 0.15, "This is spoken"),
+        (99.0, None, "This is spoken to"),
+        (0.0, None, ""),
+    ],
+)
+@virtual_time
+async def test_what_was_spoken_by_what_the_listener_heard(
+    heard_s: float | None, reported_s: float | None, spoken: str
+) -> None:
+    text = "This is spoken to the end, nearly, I do."
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say(text, "u1", end=True)
+        await caller.until(AudioProduced, 2)
+        if reported_s is not None:
+            caller.submit(ReportPlayback("u1", reported_s))
+        caller.cancel("u1", heard_s)
+        cancelled = await caller.until(UtteranceCancelled)
+        assert cancelled.spoken_text + cancelled.remaining_text == text
+        if spoken:
+            assert cancelled.estimate_source is EstimateSource.PROPORTIONAL
+        assert text.startswith(cancelled.spoken_text)
+
+
+@virtual_time
+async def test_what_was_spoken_by_the_times_of_the_words() -> None:
+    async with Caller(silent(), {"word_timings": True}) as caller:
+        caller.say("One two, three four.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        for index, word in enumerate(["One", "two", "three", "four"]):
+            upstream.say(tts_word(word, index * 0.5, index * 0.5 + 0.5, name))
+        upstream.say(tts_chunk(spoken_pcm("x" * 200), name))
+        await caller.until(AudioProduced)
+        caller.cancel("u1", heard_s=1.2)
+        cancelled = await caller.until(UtteranceCancelled)
+        assert (cancelled.spoken_text, cancelled.remaining_text) == ("One two,", " three four.")
+        assert cancelled.estimate_source is EstimateSource.WORD_TIMINGS
+
+
+@virtual_time
+async def test_a_cancel_ends_the_wait_of_a_delta() -> None:
+    async with Caller() as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.update("d1", speed=1.5)
+        caller.cancel()
+        await settle()
+        assert caller.ack_states("d1") == ["QUEUED", "APPLIED"]
+
+
+@virtual_time
+async def test_a_cancel_while_its_connection_is_being_opened() -> None:
+    """And nothing of it is said when that succeeds."""
+    async with Caller(silent()) as caller:
+        await caller.until(SessionStarted)
+        caller.dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        caller.say("Never mind.", "u1", end=True)
+        await settle()
+        caller.cancel("u1")
+        await asyncio.sleep(1)
+        assert caller.endings() == ["cancelled u1"]
+        assert caller.dialer.last.sent == []
+
+
+@virtual_time
+async def test_a_cancel_while_its_connection_cannot_be_opened() -> None:
+    async with Caller(voices()) as caller:
+        await caller.until(SessionStarted)
+        caller.dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        caller.dialer.refuse(*[LOST] * 3)
+        caller.say("Never mind.", "u1", end=True)
+        await asyncio.sleep(0.01)
+        caller.cancel("u1")
+        await asyncio.sleep(5)
+        assert caller.endings() == ["cancelled u1"]
+        caller.say("Hello.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
+@virtual_time
+async def test_a_cancel_of_the_last_failure_of_a_dial_breaks_nothing() -> None:
+    async with Caller(voices()) as caller:
+        await caller.until(SessionStarted)
+        caller.dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        rejection = errors.UpstreamRejected("no", http_status=400)
+        caller.dialer.refuse(rejection)
+        caller.say("Never mind.", "u1", end=True)
+        await asyncio.sleep(0.01)
+        caller.cancel("u1")
+        caller.say("Hello.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.endings() == ["cancelled u1", "completed u2"]
+
+
+# -- drops -------------------------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_a_drop_before_the_first_audio_says_the_whole_text_again() -> None:
+    dialer = FakeDialer(lambda up: Voice(up, delay_s=10.0 if up.index == 0 else 0.1))
+    async with Caller(dialer) as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        caller.say("two, ", "u1")
+        await asyncio.sleep(0.1)
+        dialer.last.drop()
+        caller.say("three.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.text() == "One, two, three."
+        assert caller.endings() == ["completed u1"]
+        assert caller.story() == [
+            "SessionStarted",
+            "CONNECTED INITIAL",
+            "started u1",
+            "DISCONNECTED NETWORK_ERROR",
+            "RECONNECTING NETWORK_ERROR",
+            "CONNECTED NETWORK_ERROR",
+            "audio u1",
+            "completed u1",
+        ]
+        _, lost, retrying, back = caller.of(ConnectionChanged)
+        assert (lost.close_code, isinstance(lost.cause, errors.UpstreamUnavailable)) == (1006, True)
+        assert (retrying.attempt, retrying.max_attempts, retrying.next_retry_delay_s) == (1, 3, 0.0)
+        assert (back.attempt, back.max_attempts, back.upstream.connection_index) == (1, 3, 1)
+        assert back.replayed_character_count == 10
+        assert completed.utterance.metrics.reconnect_count == 1
+        assert caller.session.usage().reconnect_count == 1
+
+
+@virtual_time
+async def test_words_that_came_before_a_lost_audio_are_told_once() -> None:
+    async with Caller(silent(), {"word_timings": True}) as caller:
+        caller.say("One two.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_word("One", 0.0, 0.4, sent["request_id"]))
+        await caller.until(WordsTimed)
+        upstream.drop()
+        upstream, sent = await first_message(caller.dialer, 1)
+        name = sent["request_id"]
+        upstream.say(tts_word("One", 0.0, 0.4, name), tts_word("two.", 0.4, 0.8, name))
+        upstream.say(tts_chunk(spoken_pcm("x" * 80), name), tts_complete(name))
+        await caller.until(UtteranceCompleted)
+        words = [w for e in caller.of(WordsTimed) for w in e.words]
+        assert [(w.text, w.index) for w in words] == [("One", 0), ("two.", 1)]
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1011])
+@virtual_time
+async def test_a_drop_after_the_first_audio_fails_the_utterance_and_says_how_much_was_heard(
+    code: int | None,
+) -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("This will be lost, half way through it.", "u1", end=True)
+        await caller.until(AudioProduced, 2)
+        await settle()
+        caller.dialer.last.drop(code)
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamUnavailable)
+        assert failed.error.retryable
+        assert failed.audio_sent_s == pytest.approx(20 * CHAR_S)
+        assert len(caller.text("u1")) == 20
+        lost = caller.of(ConnectionChanged)[1]
+        assert lost.close_code == (1006 if code is None else code)
+        caller.say("Hello again.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.endings() == ["failed u1", "completed u2"]
+        assert caller.text("u2") == "Hello again."
+
+
+@virtual_time
+async def test_after_a_flush_only_what_was_lost_is_said_again() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("One.", "u1")
+        caller.flush()
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("One."), name), tts_complete(name))
+        await asyncio.sleep(1)
+        caller.say("Two.", "u1", end=True)
+        await upstream.expect(start=1)
+        upstream.drop()
+        upstream, sent = await first_message(caller.dialer, 1)
+        assert (sent["text"], sent["continue"]) == ("Two.", False)
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Two."), name, "up-2"), tts_complete(name, "up-2"))
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "One.Two."
+
+
+@virtual_time
+async def test_a_connection_that_is_lost_again_and_again_is_given_up() -> None:
+    class Dropping:
+        def __init__(self, upstream: FakeTransport) -> None:
+            self.upstream = upstream
+            self.voice = Voice(upstream)
+
+        def received(self, message: Any) -> None:
+            if "Drop" in message:
+                self.upstream.drop()
+            else:
+                self.voice.received(message)
+
+    dialer = FakeDialer(Dropping)
+    async with Caller(dialer) as caller:
+        caller.say("Drop.", "u1", end=True)
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamUnavailable)
+        assert failed.audio_sent_s == 0
+        assert len(dialer.transports) == 4
+        retries = [e for e in caller.of(ConnectionChanged) if e.state is ConnectionState.RECONNECTING]
+        assert [(e.attempt, e.max_attempts, e.next_retry_delay_s) for e in retries] == [
+            (1, 3, 0.0),
+            (2, 3, 0.1),
+            (3, 3, 0.3),
+        ]
+        caller.say("Hello.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello.", "the next text dials anew"
+
+
+@virtual_time
+async def test_a_good_utterance_fills_the_budget_again() -> None:
+    dialer = voices(delay_s=0.2)
+    async with Caller(dialer) as caller:
+        for number in range(1, 6):
+            caller.say(f"Number {number}.", f"u{number}", end=True)
+            await caller.until(UtteranceStarted, number)
+            await asyncio.sleep(0.05)
+            dialer.last.drop()
+            await caller.until(UtteranceCompleted, number)
+        assert len(dialer.transports) == 6
+
+
+@virtual_time
+async def test_a_text_whose_connection_cannot_be_opened_fails_and_the_session_lives() -> None:
+    dialer = voices()
+    async with Caller(dialer) as caller:
+        await caller.until(SessionStarted)
+        dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        dialer.refuse(*[LOST] * 4)
+        caller.say("Nobody hears this.", "u1", end=True)
+        failed = await caller.until(UtteranceFailed)
+        assert failed.error is LOST
+        assert caller.session.state is State.ACTIVE
+        caller.say("Hello.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.UpstreamCredential("401", http_status=401), errors.UpstreamGone("410", http_status=410)],
+    ids=lambda e: e.reason,
+)
+@virtual_time
+async def test_a_bad_key_and_a_retired_model_end_utterance_and_session(error: errors.WavegateError) -> None:
+    dialer = voices()
+    async with Caller(dialer) as caller:
+        await caller.until(SessionStarted)
+        dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        dialer.refuse(error)
+        caller.say("One.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        ended = await caller.ended()
+        assert (ended.reason, ended.error) == (EndReason.FAILURE, error)
+        assert caller.endings() == ["failed u1", "failed u2"]
+        assert len(dialer.dials) == 2, "not retried"
+
+
+@virtual_time
+async def test_a_rejected_dial_fails_the_utterance_alone() -> None:
+    dialer = voices()
+    async with Caller(dialer) as caller:
+        await caller.until(SessionStarted)
+        dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        dialer.refuse(errors.UpstreamRejected("400", http_status=400))
+        caller.say("One.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.endings() == ["failed u1", "completed u2"]
+
+
+@virtual_time
+async def test_an_idle_connection_that_is_lost_is_replaced_with_the_next_text() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.dialer.last.drop()
+        await caller.until(ConnectionChanged, 2)
+        await asyncio.sleep(10)
+        assert len(caller.dialer.dials) == 1
+        assert caller.session.upstream().endpoint.endswith(TTS_PATH), "the latest is shown still"
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert connections(caller) == [
+            "CONNECTED INITIAL",
+            "DISCONNECTED NETWORK_ERROR",
+            "CONNECTED NETWORK_ERROR",
+        ]
+        assert caller.text() == "Hello."
+
+
+@virtual_time
+async def test_an_idle_connection_that_the_upstream_gives_up() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        upstream = caller.dialer.last
+        upstream.say(tts_error("Connection timed out after 60 seconds of inactivity"))
+        await caller.until(ConnectionChanged, 2)
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert connections(caller) == [
+            "CONNECTED INITIAL",
+            "DISCONNECTED IDLE_TIMEOUT",
+            "CONNECTED IDLE_TIMEOUT",
+        ]
+
+
+@pytest.mark.parametrize("speaking", [True, False])
+@virtual_time
+async def test_a_close_as_full_ends_the_session(speaking: bool) -> None:
+    async with Caller(silent()) as caller:
+        await caller.until(SessionStarted)
+        if speaking:
+            caller.say("Hello.", "u1", end=True)
+            await caller.until(UtteranceStarted)
+        caller.dialer.last.finish(1008, "concurrency")
+        ended = await caller.ended()
+        assert isinstance(ended.error, errors.UpstreamCapacity)
+        assert ended.reason is EndReason.FAILURE
+        assert caller.endings() == (["failed u1"] if speaking else [])
+        assert connections(caller)[-1] == "DISCONNECTED CONCURRENCY_LIMIT"
+
+
+# -- what the upstream says of a request -------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_a_request_that_is_refused_fails_its_utterance_and_the_connection_lives() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        caller.say("Again.", "u2", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_error("Invalid voice_id: nobody", sent["request_id"]))
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamRejected)
+        assert not failed.error.retryable
+        await upstream.expect(start=1)
+        name = upstream.json_sent()[1]["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Again."), name), tts_complete(name))
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Again."
+
+
+@virtual_time
+async def test_refused_requests_cost_no_retries() -> None:
+    async with Caller(silent()) as caller:
+        await caller.until(SessionStarted)
+        upstream = caller.dialer.last
+        for number in range(6):
+            caller.say("Hello.", f"u{number}", end=True)
+            await upstream.expect(start=number)
+            upstream.say(tts_error("Invalid voice_id", upstream.json_sent()[number]["request_id"]))
+            await caller.until(UtteranceFailed, number + 1)
+        caller.say("Hello.", "last", end=True)
+        await upstream.expect(start=6)
+        upstream.drop()
+        await caller.dialer.connection(1)
+
+
+@virtual_time
+async def test_a_full_account_is_waited_for_over_the_same_connection() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        at = now()
+        upstream.say(tts_error("Too many concurrent requests", sent["request_id"]))
+        await upstream.expect(start=1)
+        assert now() - at == pytest.approx(0.5)
+        again = upstream.json_sent()[1]
+        assert again["text"] == "Hello."
+        assert again["request_id"] != sent["request_id"]
+        name = again["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Hello."), name), tts_complete(name))
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+        assert len(caller.of(UtteranceStarted)) == 1
+        metrics = completed.utterance.metrics
+        assert (metrics.admission_wait_s, metrics.reconnect_count) == (0.5, 0)
+
+
+@virtual_time
+async def test_a_full_account_is_waited_for_only_so_long() -> None:
+    class Full:
+        def __init__(self, upstream: FakeTransport) -> None:
+            self.upstream = upstream
+
+        def received(self, message: Any) -> None:
+            self.upstream.say(tts_error("Too many concurrent requests", json.loads(message)["request_id"]))
+
+    async with Caller(FakeDialer(Full)) as caller:
+        await caller.until(SessionStarted)
+        for number in (1, 2):
+            at = now()
+            caller.say("Hello.", f"u{number}", end=True)
+            failed = await caller.until(UtteranceFailed, number)
+            assert isinstance(failed.error, errors.UpstreamCapacity)
+            assert failed.error.retryable
+            assert 1.4 < now() - at <= 2.0, "each utterance has the queue's time for itself"
+        assert caller.session.state is State.ACTIVE
+
+
+@virtual_time
+async def test_a_key_that_is_refused_in_a_frame_ends_both() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, _ = await first_message(caller.dialer)
+        upstream.say({"status": "error", "error": {"message": "Unauthorized", "code": "401"}})
+        ended = await caller.ended()
+        assert isinstance(ended.error, errors.UpstreamCredential)
+        assert caller.endings() == ["failed u1"]
+
+
+@virtual_time
+async def test_a_little_garbage_is_passed_over() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        upstream.say("nonsense", {"status": "unheard of"}, b"\x00", tts_chunk(b"", name))
+        upstream.say(tts_chunk(spoken_pcm("Hello."), name), tts_complete(name))
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
+@virtual_time
+async def test_garbage_is_mended_by_another_connection_where_nothing_was_heard() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, _ = await first_message(caller.dialer)
+        upstream.say(*["nonsense"] * MAX_GARBAGE)
+        upstream, sent = await first_message(caller.dialer, 1)
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Hello."), name), tts_complete(name))
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
+@virtual_time
+async def test_lasting_garbage_is_the_upstreams_fault() -> None:
+    class Nonsense:
+        def __init__(self, upstream: FakeTransport) -> None:
+            self.upstream = upstream
+
+        def received(self, message: Any) -> None:
+            self.upstream.say(*["nonsense"] * MAX_GARBAGE)
+
+    async with Caller(FakeDialer(Nonsense)) as caller:
+        caller.say("Hello.", "u1", end=True)
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamProtocol)
+        assert len(caller.dialer.transports) == 4
+        assert caller.session.state is State.ACTIVE
+
+
+@virtual_time
+async def test_damaged_audio_after_good_audio_fails_the_utterance() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Hel"), name))
+        upstream.say({"status": "chunk", "external_request_id": name, "data": {"audio": "***"}})
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamProtocol)
+        assert failed.audio_sent_s == pytest.approx(3 * CHAR_S)
+
+
+# -- stalls and slowness -----------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_a_stall_before_the_first_audio_is_mended_by_another_connection() -> None:
+    dialer = FakeDialer(lambda up: Voice(up, delay_s=3600.0 if up.index == 0 else 0.1))
+    async with Caller(dialer) as caller:
+        caller.say("Hello.", "u1", end=True)
+        begun = await caller.until(UtteranceStarted)
+        at = now()
+        assert begun
+        completed = await caller.until(UtteranceCompleted)
+        assert now() - at == pytest.approx(OWED_S + dialer.handshake_s + 0.1, abs=0.01)
+        assert caller.text() == "Hello."
+        assert completed.utterance.metrics.reconnect_count == 1
+        assert connections(caller)[1:] == [
+            "DISCONNECTED NETWORK_ERROR",
+            "RECONNECTING NETWORK_ERROR",
+            "CONNECTED NETWORK_ERROR",
+        ]
+        lost = caller.of(ConnectionChanged)[1]
+        assert isinstance(lost.cause, errors.UpstreamStalled)
+        assert dialer.transports[0].aborted
+
+
+@virtual_time
+async def test_a_stall_after_the_first_audio_fails_the_utterance() -> None:
+    async with Caller(silent(), habits=Habits(sends_complete=True)) as caller:
+        caller.say("Hello there.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("Hello"), sent["request_id"]))
+        await caller.until(AudioProduced)
+        at = now()
+        failed = await caller.until(UtteranceFailed)
+        assert now() - at == pytest.approx(OWED_S)
+        assert isinstance(failed.error, errors.UpstreamStalled)
+        assert failed.audio_sent_s == pytest.approx(5 * CHAR_S)
+
+
+@virtual_time
+async def test_a_silent_upstream_is_not_retried_for_ever() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamStalled)
+        assert len(caller.dialer.transports) == 4
+        caller.say("Hello.", "u2", end=True)
+        await caller.until(UtteranceFailed, 2)
+        assert len(caller.dialer.transports) == 5, "the budget is not full again"
+
+
+@virtual_time
+async def test_a_text_whose_buffer_delay_has_elapsed_is_owed() -> None:
+    async with Caller(silent(), {"max_buffer_delay": 1.0}) as caller:
+        caller.say("Hello", "u1")
+        await caller.until(UtteranceStarted)
+        at = now()
+        await caller.until(ConnectionChanged, 2)
+        assert now() - at == pytest.approx(1.0 + OWED_S, abs=0.01)
+
+
+@virtual_time
+async def test_a_send_that_blocks_is_a_stall() -> None:
+    dialer = voices()
+    async with Caller(dialer) as caller:
+        await caller.until(SessionStarted)
+        dialer.last.stop_reading()
+        at = now()
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(ConnectionChanged, 2)
+        assert now() - at == pytest.approx(SEND_TIMEOUT_S)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+        lost = caller.of(ConnectionChanged)[1]
+        assert (lost.reason, lost.close_code) == (ConnectionReason.NETWORK_ERROR, 1006)
+        assert isinstance(lost.cause, errors.UpstreamStalled)
+
+
+@virtual_time
+async def test_a_slow_caller_stops_the_reading_and_is_no_stall() -> None:
+    async with Caller(voices(), max_waiting_audio_s=0.5) as caller:
+        await caller.until(SessionStarted)
+        caller.stop_reading()
+        caller.say("x" * 500, "u1", end=True)
+        await asyncio.sleep(3600 / 10)
+        assert 0.5 <= caller.session.log.waiting_audio_s <= 0.7
+        assert caller.session.log.full
+        caller.read_on()
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "x" * 500
+        assert caller.endings() == ["completed u1"]
+        assert len(caller.dialer.transports) == 1
+
+
+@virtual_time
+async def test_silence_after_a_slow_caller_is_a_stall_again() -> None:
+    async with Caller(silent(), max_waiting_audio_s=0.5, habits=Habits(sends_complete=True)) as caller:
+        await caller.until(SessionStarted)
+        caller.stop_reading()
+        caller.say("x" * 100, "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("x" * 60), sent["request_id"]))
+        await asyncio.sleep(100)
+        assert caller.session.log.full
+        caller.read_on()
+        at = now()
+        await caller.until(UtteranceFailed)
+        assert now() - at == pytest.approx(OWED_S)
+
+
+@virtual_time
+async def test_a_barge_in_on_a_slow_caller_reads_on() -> None:
+    async with Caller(voices(), max_waiting_audio_s=0.5) as caller:
+        await caller.until(SessionStarted)
+        caller.stop_reading()
+        caller.say("x" * 500, "u1", end=True)
+        await asyncio.sleep(1)
+        caller.cancel("u1")
+        caller.say("Hello.", "u2", end=True)
+        await asyncio.sleep(1)
+        caller.read_on()
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
+@virtual_time
+async def test_audio_is_held_to_the_lead() -> None:
+    async with Caller(max_audio_lead_s=1.0) as caller:
+        caller.say("x" * 500, "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        first = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[0])]
+        for chunk in caller.of(AudioProduced):
+            at = caller.heard_at[caller.heard.index(chunk)] - first
+            assert chunk.start_offset_s + 0.1 <= at + 1.0 + 0.01
+        assert caller.text() == "x" * 500
+
+
+# -- a quiet session ---------------------------------------------------------------------------------------------
+
+
+@BOTH_MODES
+@virtual_time
+async def test_an_idle_connection_is_kept_alive(mode: Mode) -> None:
+    async with Caller(tts_mode=mode, idle_timeout_s=0.0 + 200.0) as caller:
+        await caller.until(SessionStarted)
+        await asyncio.sleep(110)
+        upstream = caller.dialer.last
+        sent = upstream.json_sent()
+        assert [(m["request_id"], m["text"]) for m in sent] == [(KEEPALIVE_ID, " ")] * 4
+        gaps = [b - a for a, b in zip([dialer_at(caller), *upstream.sent_at], upstream.sent_at, strict=False)]
+        assert gaps == pytest.approx([KEEPALIVE_S] * 4, abs=0.01)
+        caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
+def dialer_at(caller: Caller) -> float:
+    """When the last connection was open."""
+    return caller.dialer.dials[-1].at + caller.dialer.handshake_s
+
+
+@virtual_time
+async def test_text_keeps_a_connection_alive_by_itself() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        for number in range(10):
+            caller.say("Hello.", f"u{number}", end=True)
+            await asyncio.sleep(KEEPALIVE_S - 1)
+        assert all(m["text"] == "Hello." for m in caller.dialer.last.json_sent())
+
+
+@BOTH_MODES
+@virtual_time
+async def test_a_long_pause_in_an_open_utterance_keeps_the_connection_alive(mode: Mode) -> None:
+    """A blank would fall into the text, so the request is closed; the utterance goes on with another."""
+    async with Caller(tts_mode=mode) as caller:
+        caller.say("One, ", "u1")
+        await caller.until(UtteranceStarted)
+        if mode is Mode.CONTINUATIONS:
+            # As the real one does once its buffer delay is over.
+            upstream = caller.dialer.last
+            upstream.say(tts_chunk(spoken_pcm("One, "), "s-1-1"))
+        await asyncio.sleep(100)
+        upstream = caller.dialer.last
+        assert max(b - a for a, b in zip(upstream.sent_at, upstream.sent_at[1:], strict=False)) < 60
+        assert len(caller.dialer.transports) == 1
+        caller.say("two.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.endings() == ["completed u1"]
+        assert [(t, last) for _, t, last in texts(upstream.json_sent())] == [
+            ("One, ", False),
+            ("", True),
+            ("two.", True),
+        ]
+
+
+@virtual_time
+async def test_a_session_without_input_ends() -> None:
+    async with Caller(idle_timeout_s=600.0) as caller:
+        await caller.until(SessionStarted)
+        ended = await caller.ended()
+        assert now() == pytest.approx(600.0)
+        assert ended.reason is EndReason.CLIENT_IDLE
+        assert isinstance(ended.error, errors.SessionIdle)
+        assert caller.dialer.last.gone
+
+
+@virtual_time
+async def test_a_session_that_speaks_is_not_idle() -> None:
+    async with Caller(idle_timeout_s=10.0, max_audio_lead_s=0.5) as caller:
+        caller.say("x" * 3000, "u1", end=True)
+        completed_at = None
+        await caller.until(UtteranceCompleted)
+        completed_at = now()
+        assert completed_at > 25
+        ended = await caller.ended()
+        assert ended.reason is EndReason.CLIENT_IDLE
+        assert now() - completed_at <= 10.0 + 0.1
+
+
+@virtual_time
+async def test_an_utterance_that_is_left_open_does_not_keep_a_session_for_ever() -> None:
+    async with Caller(idle_timeout_s=100.0) as caller:
+        caller.say("One, ", "u1")
+        ended = await caller.ended()
+        assert ended.reason is EndReason.CLIENT_IDLE
+        assert now() < 250
+        assert caller.endings() == ["failed u1"]
+
+
+# -- ends --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half_close", [True, False])
+@virtual_time
+async def test_an_end_finishes_everything(half_close: bool) -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("Two, left open.", "u2")
+        caller.end_session(by_half_close=half_close)
+        assert not caller.session.ended
+        ended = await caller.ended()
+        assert caller.endings() == ["completed u1", "completed u2"]
+        assert caller.text() == "One.Two, left open."
+        assert ended.error is None
+        assert ended.reason is (EndReason.CLIENT_HALF_CLOSE if half_close else EndReason.CLIENT_END)
+        assert caller.dialer.last.gone
+
+
+@virtual_time
+async def test_an_end_before_the_start_is_an_end_after_it() -> None:
+    dialer = voices()
+    dialer.hold()
+    async with Caller(dialer) as caller:
+        caller.say("Hello.", "u1", end=True)
+        caller.end_session()
+        await settle()
+        dialer.let_go()
+        ended = await caller.ended()
+        assert ended.error is None
+        assert caller.text() == "Hello."
+
+
+@virtual_time
+async def test_what_comes_after_the_end_is_not_taken() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("Hello there.", "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.end_session()
+        caller.say("More.", "u2", end=True)
+        assert caller.session.state is State.DRAINING
+        await caller.ended()
+        assert caller.endings() == ["completed u1"]
+
+
+@virtual_time
+async def test_a_discard_stops_now() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("x" * 200, "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        caller.say("Open", "u3")
+        await caller.until(AudioProduced)
+        at = now()
+        caller.end_session(discard=True)
+        ended = await caller.ended()
+        assert now() == at
+        assert (ended.reason, ended.error) == (EndReason.CLIENT_END, None)
+        assert caller.endings() == ["cancelled u1", "cancelled u2", "cancelled u3"]
+        assert caller.dialer.last.aborted
+        methods = [c.method for c in caller.of(UtteranceCancelled)]
+        assert methods == [CancelMethod.DISCARD, CancelMethod.NOT_SENT, CancelMethod.NOT_SENT]
+
+
+@virtual_time
+async def test_a_discard_stops_even_a_send_that_blocks() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.dialer.last.stop_reading()
+        caller.say("Hello.", "u1", end=True)
+        await asyncio.sleep(0.1)
+        at = now()
+        caller.end_session(discard=True)
+        await caller.ended()
+        assert now() == at
+        assert caller.endings() == ["cancelled u1"]
+
+
+@virtual_time
+async def test_a_discard_after_an_end_cuts_the_rest_short() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("x" * 200, "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.end_session()
+        await asyncio.sleep(0.2)
+        caller.end_session(discard=True)
+        ended = await caller.ended()
+        assert ended.error is None
+        assert caller.endings() == ["cancelled u1"]
+
+
+@virtual_time
+async def test_a_discard_while_the_connection_is_being_opened() -> None:
+    dialer = voices()
+    dialer.hold()
+    async with Caller(dialer) as caller:
+        caller.say("Hello.", "u1", end=True)
+        await settle()
+        caller.end_session(discard=True)
+        ended = await caller.ended()
+        assert ended.error is None
+        assert caller.story() == ["SessionEnded"]
+
+
+@pytest.mark.parametrize("discard", [True, False])
+@virtual_time
+async def test_an_end_from_outside(discard: bool) -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("Hello there.", "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.session.close_by_operator(discard)
+        ended = await caller.ended()
+        assert ended.reason is EndReason.CLOSED_BY_OPERATOR
+        if discard:
+            assert isinstance(ended.error, errors.SessionClosed)
+            assert caller.endings() == ["cancelled u1"]
+        else:
+            assert ended.error is None
+            assert caller.endings() == ["completed u1"]
+
+
+@virtual_time
+async def test_a_caller_that_breaks_the_contract() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("Hello there.", "u1", end=True)
+        caller.say("Two.", "u2", end=True)
+        await caller.until(AudioProduced)
+        error = errors.MessageOrder("start came a second time")
+        caller.session.fail(error)
+        caller.session.fail(errors.MessageOrder("and a third time"))
+        ended = await caller.ended()
+        assert (ended.reason, ended.error) == (EndReason.FAILURE, error)
+        assert caller.endings() == ["failed u1", "failed u2"]
+
+
+@virtual_time
+async def test_a_caller_that_vanishes_cuts_the_upstream_off() -> None:
+    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+        caller.say("x" * 200, "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.running.cancel()
+        await settle()
+        assert caller.dialer.last.aborted
+        assert caller.session.log.closed
+
+
+@virtual_time
+async def test_a_bug_ends_the_session_and_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+
+        def broken(*args: Any) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(caller.session, "_produce", broken)
+        upstream.say(tts_chunk(b"abcd", sent["request_id"]))
+        ended = await caller.ended()
+        assert isinstance(ended.error, errors.GatewayBug)
+        assert caller.endings() == ["failed u1"]
+
+
+@virtual_time
+async def test_totals() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        caller.say("\x00", "u2")
+        caller.say(" ", "u3", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        caller.end_session()
+        usage = (await caller.ended()).usage
+        assert usage.input_character_count == 5
+        assert usage.audio_bytes == len(spoken_pcm("One."))
+        assert usage.audio_duration_s == pytest.approx(4 * CHAR_S)
+        assert usage.utterance_count == 3
+        assert usage.reconnect_count == 0
+        assert usage.end_time is not None
+        assert usage.end_time >= usage.start_time
+
+
+@virtual_time
+async def test_quiet_is_confirmed_after_a_longer_text() -> None:
+    """One second at most is what the confirmation of an end costs."""
+    async with Caller() as caller:
+        caller.say("One. Two. Three.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
+        assert now() - heard == pytest.approx(CONFIRM_S, abs=0.01)
