@@ -18,7 +18,7 @@ from wavegate._duplex import Duplex, EventT, RequestT
 from wavegate._settings_wire import MessageT, apply_policy_number, reset_mask, settings_to_wire
 from wavegate.errors import DeadlineError, SessionClosedError, WavegateError
 from wavegate.events import GoAway, SessionEnded, SessionStarted, SettingsAck
-from wavegate.settings import ApplyPolicy
+from wavegate.settings import ApplyPolicy, SynthesisSettings, TranscriptionSettings
 from wavegate.speech.v1 import types_pb2
 
 
@@ -122,6 +122,9 @@ class BaseSession(Duplex[RequestT, ResponseT, EventT]):
         self._log: InputLog[RequestT] = InputLog()
         self._last_received_sequence = 0
         self._started: SessionStarted | None = None
+        self._settings: SynthesisSettings | TranscriptionSettings | None = None
+        self.settings_revision = 0
+        """Counts the changes of settings, this session's own and others'; 1 at the start."""
         self._acks: dict[str, SettingsAck | None] = {}
         self._update_numbers = itertools.count(1)
         self.ended: SessionEnded | None = None
@@ -226,9 +229,12 @@ class BaseSession(Duplex[RequestT, ResponseT, EventT]):
         event = self._convert(response)
         if isinstance(event, SessionStarted):
             self._started = event
+            self._settings, self.settings_revision = event.settings, event.settings_revision
             if not event.limits.resume_window_s:
                 self._log.keep_nothing()
         elif isinstance(event, SettingsAck):
+            if event.state == "APPLIED" and event.settings is not None:
+                self._settings, self.settings_revision = event.settings, event.settings_revision
             if event.update_id in self._acks and event.state != "QUEUED":
                 self._acks[event.update_id] = event
         elif isinstance(event, GoAway):

@@ -49,7 +49,13 @@ from wavegate.events import (
     Voice,
 )
 from wavegate.once import Recognition, Speech
-from wavegate.settings import AudioFormat, SynthesisOptions, TranscriptionOptions
+from wavegate.settings import (
+    AudioFormat,
+    SynthesisOptions,
+    SynthesisSettings,
+    TranscriptionOptions,
+    TranscriptionSettings,
+)
 from wavegate.synthesis import SynthesisSession as AsyncSynthesisSession
 from wavegate.synthesis import SynthesisUpdate
 from wavegate.synthesis import Utterance as AsyncUtterance
@@ -164,6 +170,11 @@ class _Session(Generic[EventT]):
         return self._base.session_id
 
     @property
+    def settings_revision(self) -> int:
+        """Counts the changes of settings; 1 at the start."""
+        return self._base.settings_revision
+
+    @property
     def ended(self) -> SessionEnded | None:
         """How it ended; `None` until then."""
         return self._base.ended
@@ -262,6 +273,11 @@ class SynthesisSession(_Session[SynthesisEvent]):
         """Tells how much of an utterance has been played."""
         _loop.run(self._session.report_playback(utterance_id, playback_offset_s))
 
+    @property
+    def settings(self) -> SynthesisSettings:
+        """The settings in force."""
+        return self._session.settings
+
     def update_settings(self, **changes: Unpack[SynthesisUpdate]) -> SettingsAck:
         """Changes settings from here on in the text; returns once that is applied, superseded or validated."""
         return _loop.run(self._session.update_settings(**changes))
@@ -293,6 +309,11 @@ class TranscriptionSession(_Session[TranscriptionEvent]):
     def finalize(self, finalize_id: str | None = None) -> Transcript:
         """A turn ends here: waits for the final transcript of what was sent so far."""
         return _loop.run(self._session.finalize(finalize_id))
+
+    @property
+    def settings(self) -> TranscriptionSettings:
+        """The settings in force."""
+        return self._session.settings
 
     def update_settings(self, **changes: Unpack[TranscriptionUpdate]) -> SettingsAck:
         """Changes settings from here on in the audio; returns once that is applied, superseded or validated."""

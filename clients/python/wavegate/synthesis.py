@@ -26,7 +26,7 @@ from wavegate.events import (
     UtteranceFailed,
     WordTimings,
 )
-from wavegate.settings import AudioFormat, SynthesisOptions
+from wavegate.settings import AudioFormat, SynthesisOptions, SynthesisSettings
 from wavegate.speech.v1 import synthesis_service_pb2, types_pb2
 
 __all__ = ["SynthesisSession", "Utterance"]
@@ -327,6 +327,11 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         )
 
     # --- settings -------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> SynthesisSettings:
+        """The settings in force, as far as acks have told; changes from outside included."""
+        return self._settings if isinstance(self._settings, SynthesisSettings) else SynthesisSettings()
 
     async def update_settings(self, **changes: Unpack[SynthesisUpdate]) -> SettingsAck:
         """Changes settings from here on in the text; returns once it is applied, superseded or validated.

@@ -20,7 +20,7 @@ from wavegate._iteration import iterate
 from wavegate._session import BaseSession, UpdateArguments
 from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire
 from wavegate.events import SettingsAck, Transcript, TranscriptionEvent
-from wavegate.settings import AudioFormat, TranscriptionOptions
+from wavegate.settings import AudioFormat, TranscriptionOptions, TranscriptionSettings
 from wavegate.speech.v1 import transcription_service_pb2, types_pb2
 
 __all__ = ["TranscriptionSession"]
@@ -142,6 +142,13 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
             del self._finals[finalize_id]
 
     # --- settings -------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> TranscriptionSettings:
+        """The settings in force, as far as acks have told; changes from outside included."""
+        return (
+            self._settings if isinstance(self._settings, TranscriptionSettings) else TranscriptionSettings()
+        )
 
     async def update_settings(self, **changes: Unpack[TranscriptionUpdate]) -> SettingsAck:
         """Changes settings from here on in the audio; returns once it is applied, superseded or validated.

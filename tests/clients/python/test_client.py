@@ -53,6 +53,7 @@ class TestSettingsStream:
                 await control.update_synthesis(speaking.session_id, speed=1.5, update_id="from-outside")
             await speaking.end()
             acks = [e async for e in speaking if isinstance(e, SettingsAck)]
+        assert (speaking.settings.speed, speaking.settings_revision) == (1.5, 2)
         assert [a.update_id for a in acks] == ["from-outside"]
 
     async def test_watching_tells_what_else_happens(self, client: Client) -> None:

@@ -52,8 +52,7 @@ class TestOpening:
         async with client.synthesize(voice_id="magnus", speed=1.5, labels={"team": "a"}) as session:
             assert session.session_id == "s-1"
             assert session.started.audio_format == AudioFormat("LINEAR16", 24000)
-            assert session.started.settings is not None
-            assert session.started.settings.speed == 1.5
+            assert (session.settings.speed, session.settings_revision) == (1.5, 1)
             assert session.started.trace_id == "0af7651916cd43dd8448eb211c80319c"
             assert "OPEN s-1" in repr(session)
         assert "ENDED s-1" in repr(session)
@@ -483,7 +482,8 @@ class TestSettings:
             assert [f.path for f in ack.fields] == ["voice_id", "speed"]
             assert ack.settings is not None
             assert (ack.settings.language_code, ack.settings.speed) == (None, 1.25)
-            assert ack.settings_revision == 2
+            assert ack.settings_revision == session.settings_revision == 2
+            assert (session.settings.voice_id, session.settings.language_code) == ("lena", None)
 
     async def test_the_wait_passes_over_queued(self, gateway: FakeGateway, client: Client) -> None:
         gateway.hold.clear()

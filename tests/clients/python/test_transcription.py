@@ -163,13 +163,12 @@ class TestSession:
             keywords=["gRPC", Keyword("codec", 2.0)],
             vad_min_speech_s=0.25,
         ) as session:
-            settings = session.started.settings
+            settings = session.settings
         start = gateway.inputs("start")[0]
         assert (start.client_session_id, start.keep_alive) == ("mine", False)
         assert start.HasField("keep_alive")
         assert (start.initial_audio_offset.seconds, start.initial_audio_offset.nanos) == (12, 500_000_000)
         assert start.resume_window.seconds == 3
-        assert isinstance(settings, TranscriptionSettings)
         assert settings.keywords == (Keyword("gRPC"), Keyword("codec", 2.0))
         assert settings.vad_min_speech_s == 0.25
 
@@ -178,7 +177,7 @@ class TestSession:
             ack = await session.update_settings(language_code="hi", apply="IMMEDIATE")
         assert (ack.state, ack.mechanism) == ("APPLIED", "RECONNECT")
         assert isinstance(ack.settings, TranscriptionSettings)
-        assert ack.settings.language_code == "hi"
+        assert ack.settings.language_code == session.settings.language_code == "hi"
 
     async def test_a_lost_connection_ends_a_wait_for_a_final(
         self, gateway: FakeGateway, client: Client
