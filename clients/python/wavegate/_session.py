@@ -255,7 +255,7 @@ class BaseSession(Duplex[RequestT, ResponseT, EventT]):
         return isinstance(event, SessionEnded)
 
     def _finish(self, failure: WavegateError | None) -> None:
-        # What `session_ended` says counts: the call's own status may be lost on the way (grpc/grpc#36066).
+        # What `session_ended` says counts: the call's own status is lost where the gateway ends it while we write.
         super()._finish(self.ended.error if self.ended else failure)
 
     def _ending(self) -> WavegateError | None:
