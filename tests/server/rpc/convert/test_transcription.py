@@ -158,12 +158,10 @@ def test_every_violation_of_a_start_is_told_at_once() -> None:
     ]
 
 
-def test_the_audio_format_is_required_and_resuming_is_not_there() -> None:
+def test_the_audio_format_is_required() -> None:
     with pytest.raises(errors.InvalidInput) as raised:
         convert.start(v1.StartTranscription(), DEFAULTS)
     assert violations(raised) == ["start.audio_format"]
-    with pytest.raises(errors.NotSupported):
-        convert.start(v1.StartTranscription(audio_format=v1.AudioFormat(), resume_session_id="s-1"), DEFAULTS)
 
 
 @pytest.mark.parametrize(
