@@ -152,6 +152,12 @@ class EventLog:
             self._wake.set()
         return [e.event for e in taken]
 
+    def replace(self, unwanted: Callable[[Any], bool], event: Any) -> None:
+        """Put `event` in the place of the waiting one for which `unwanted` is true. Neither is audio."""
+        for index, entry in enumerate(self._entries):
+            if unwanted(entry.event):
+                self._entries[index] = Entry(event, entry.acknowledged_input_sequence)
+
     async def room(self) -> None:
         """Wait until less than the limit waits."""
         await self._room.wait()

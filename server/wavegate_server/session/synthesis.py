@@ -73,6 +73,7 @@ MAX_UNREAD_EVENTS = 1024
 """Events other than audio that may wait for the caller to read; then its messages, which make most of them, are
 read no further."""
 
+_ENDS = (UtteranceCompleted, UtteranceFailed)
 _FATAL = (errors.UpstreamCredential, errors.UpstreamGone)
 """What dialling again cannot mend: utterance and session end both."""
 
@@ -280,8 +281,16 @@ class SynthesisSession(Session):
         heard_s = playback_s if playback_s is not None else utterance.playback_s
         heard_s = delivered_s if heard_s is None else min(heard_s, delivered_s)
         spoken, remaining, source = utterance.spoken(heard_s, total_s)
-        self._leave(utterance, now)
-        self._emit(UtteranceCancelled(utterance, method, spoken, remaining, source, discarded / rate_hz))
+        cancelled = UtteranceCancelled(utterance, method, spoken, remaining, source, discarded / rate_hz)
+        if not utterance.over:
+            self._leave(utterance, now)
+            self._emit(cancelled)
+        else:
+            # It had ended; its caller had not heard so. What has begun since stays behind its end.
+            utterance.metrics.ended_at = now
+            self.log.replace(
+                lambda event: isinstance(event, _ENDS) and event.utterance is utterance, cancelled
+            )
 
     def _stop_upstream(self, utterance: Utterance, now: float) -> CancelMethod:
         """Have the upstream say no more of an utterance, as far as that can be."""
@@ -306,10 +315,7 @@ class SynthesisSession(Session):
         """Take what waits of an utterance out of the caller's way; the samples that are not delivered."""
         taken = self.log.take_back(
             lambda event: (
-                (
-                    isinstance(event, AudioProduced | UtteranceCompleted | UtteranceFailed)
-                    and event.utterance is utterance
-                )
+                (isinstance(event, AudioProduced) and event.utterance is utterance)
                 or (isinstance(event, WordsTimed) and event.utterance_id == utterance.utterance_id)
             )
         )
@@ -479,8 +485,6 @@ class SynthesisSession(Session):
     def _leave(self, utterance: Utterance, now: float) -> None:
         """An utterance has ended, whatever became of it."""
         utterance.metrics.ended_at = now
-        if utterance.over:
-            return  # it had ended before; its caller only had not heard so
         if utterance is self._line.head:
             self._queue_wait.over()
         utterance.pieces.clear()

@@ -132,6 +132,17 @@ async def test_sums_of_floats_come_back_to_zero() -> None:
     assert log.waiting_events == 0
 
 
+@virtual_time
+async def test_an_event_is_replaced_where_it_stands() -> None:
+    log = EventLog(1.0)
+    for number, event in enumerate("abc"):
+        log.append(event, number)
+    log.replace(lambda event: event == "b", "B")
+    log.replace(lambda event: event == "x", "X")
+    assert [await log.next() for _ in range(3)] == [Entry("a", 0), Entry("B", 1), Entry("c", 2)]
+    assert log.waiting_events == 0
+
+
 # -- the pace ----------------------------------------------------------------------------------------------------
 
 

@@ -1539,6 +1539,25 @@ async def test_a_barge_in_stops_what_was_made_and_what_is_being_made() -> None:
 
 
 @virtual_time
+async def test_what_was_made_ends_before_what_has_begun_since() -> None:
+    async with Caller(max_audio_lead_s=0.2, max_waiting_audio_s=10.0) as caller:
+        caller.say("x" * 60, "u1", end=True)
+        caller.say("y" * 20, "u2", end=True)
+        await caller.until(AudioProduced, 2)
+        await asyncio.sleep(0.05)
+        caller.cancel("u1")
+        await caller.until(UtteranceCompleted)
+        assert caller.story(connections=False)[1:] == [
+            "started u1",
+            "audio u1",
+            "cancelled u1",
+            "started u2",
+            "audio u2",
+            "completed u2",
+        ]
+
+
+@virtual_time
 async def test_the_next_utterance_is_not_held_to_the_old_ones_pace() -> None:
     async with Caller(max_audio_lead_s=1.0) as caller:
         caller.say("x" * 500, "u1", end=True)
