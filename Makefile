@@ -26,7 +26,7 @@ help: ## Show this text
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test and bench.\n'
+	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test, bench and soak.\n'
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Make .venv: the project, its speech engines and its development tools
@@ -49,6 +49,10 @@ test: setup ## Set up, then run every test that this machine has the toolchain f
 .PHONY: bench
 bench: setup ## Measure the gateway against a direct WebSocket client (ARGS="--only tts-realtime --seconds 10" …)
 	@exec $(PY) -m benchmarks $(ARGS)
+
+.PHONY: soak
+soak: setup ## 40 conversations while the upstream keeps failing, each proved whole (ARGS="--seconds 600 --seed 1" …)
+	@exec $(PY) -m benchmarks.soak $(ARGS)
 
 .PHONY: check
 check: check-style check-types check-imports check-locks check-contract protos-check ## Every static check; `make fix` mends what it can
