@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 import waves_local
-from tests.support.calls import Failure, Speaking, eventually, failure, failure_of, seconds
 from wavegate.speech import v1
 from wavegate_server.session.context import Bounds
 from waves_local.deterministic import encode_text
 
+from tests.support.calls import Failure, Speaking, eventually, failure, failure_of, seconds
 from tests.support.gateway import RunningGateway, running_gateway
 
 RATE_HZ = 16000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.transport import FakeTransport
-from tests.support.virtual_time import virtual_time
 from wavegate_server import errors
 from wavegate_server.session.admission import LocalLimiter
 from wavegate_server.session.standby import CALLER, KEEP_FOR_S, MAX_AGE_S, Standby
 from wavegate_server.session.transport import Transport
+
+from tests.support.transport import FakeTransport
+from tests.support.virtual_time import virtual_time
 
 
 class Opener:
