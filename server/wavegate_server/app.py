@@ -46,6 +46,7 @@ from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.events import EndReason
 from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import DialOptions, WebSocketDialer
 from wavegate_server.telemetry import logs, otel
@@ -85,7 +86,7 @@ async def _probe(config: Config, environment: Mapping[str, str], *, as_json: boo
             await local.start()
         target = UpstreamTarget(
             base_url=choice.url if local is None else local.url,
-            key=choice.key,
+            key=choice.keys()[0],
             expire_content=config.expire_content,
             old_tts_path=config.old_tts_path,
             old_stt_path=config.old_stt_path,
@@ -138,6 +139,7 @@ class App:
             if config.auth_tokens_file is None
             else options.Watched(config.auth_tokens_file, parse_tokens, "the tokens file")
         )
+        self._regions = options.region_table(config, self._choice.url)
         self._synthesis_defaults = options.synthesis_defaults(config)
         self._transcription_defaults = options.transcription_defaults(config)
         if self._local is not None:
@@ -152,12 +154,7 @@ class App:
         self._warn()
         self._registry = Registry(config.max_sessions, config.max_sessions_per_caller)
         self._interceptor = CallInterceptor(self._telemetry, self._auth, config.max_message_bytes)
-        self._account = Account(
-            config.upstream_active_requests,
-            config.upstream_sockets,
-            slot_linger_s=config.upstream_slot_linger,
-            standby=True,
-        )
+        self._upstreams: Upstreams | None = None
         self._http: UpstreamHttp | None = None
         self._server: GrpcServer | None = None
         self._signalled = asyncio.Event()
@@ -175,16 +172,16 @@ class App:
             await self._local.start()
         target = UpstreamTarget(
             base_url=self._choice.url if self._local is None else self._local.url,
-            key=self._choice.key,
+            key="",
             expire_content=config.expire_content,
             tts_mode=Mode(config.tts_protocol),
             old_tts_path=config.old_tts_path,
             old_stt_path=config.old_stt_path,
-            account=self._account,
         )
+        self._upstreams = Upstreams(target, self._choice.keys, self._account, self._regions)
         gateway = Gateway(
             registry=self._registry,
-            target=target,
+            upstreams=self._upstreams,
             dialer=WebSocketDialer(),
             telemetry=self._telemetry,
             bounds=_bounds(config),
@@ -195,7 +192,7 @@ class App:
             stt_keepalive=config.stt_keepalive,
             auth=self._auth,
         )
-        self._http = http = UpstreamHttp(target)
+        self._http = http = UpstreamHttp(self._upstreams)
         self._server = server = GrpcServer(
             _services(gateway, http),
             self._interceptor,
@@ -213,6 +210,16 @@ class App:
         await server.set_serving(True)
         if config.port_file is not None:
             options.write_atomically(config.port_file, f"{port}\n")
+
+    def _account(self) -> Account:
+        """The account of a key: each has the same limits."""
+        config = self._config
+        return Account(
+            config.upstream_active_requests,
+            config.upstream_sockets,
+            slot_linger_s=config.upstream_slot_linger,
+            standby=True,
+        )
 
     def announce(self) -> None:
         """Say on stdout what serves where, and what to type next."""
@@ -315,7 +322,8 @@ class App:
             ends.append(self._local.stop())
         if self._http is not None:
             ends.append(self._http.aclose())
-        ends.append(self._account.aclose())
+        if self._upstreams is not None:
+            ends.append(self._upstreams.aclose())
         await asyncio.gather(*ends, return_exceptions=True)
         if self._config.port_file is not None and self._server is not None:
             with contextlib.suppress(OSError):

@@ -24,7 +24,8 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from wavegate_server.telemetry import logs
-from wavegate_server.waves import settings
+from wavegate_server.waves import regions, settings
+from wavegate_server.waves.regions import Regions
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 ENV_PREFIX: Final = "WAVEGATE_"
 API_KEY_ENV: Final = "SMALLEST_API_KEY"
-PRODUCTION_URL: Final = "wss://api.smallest.ai"
+PRODUCTION_URL: Final = regions.INDIA_URL
 LOCAL: Final = "local"
 KEYLESS: Final = "no-key"
 """What a loopback upstream is sent in the place of a key: it takes any."""
@@ -279,9 +280,19 @@ class Config:
         _UPSTREAM,
         _NO_FILE,
         "PATH",
-        f"File with the upstream's API key, read again when it changes. Without it: {API_KEY_ENV}.",
+        f"File with the upstream's API keys, one a line, read again when it changes. Without it: {API_KEY_ENV}, where "
+        "commas stand between keys. Sessions are spread over their accounts.",
         _path,
         "none",
+    )
+    regions: str = _option(
+        _UPSTREAM,
+        "",
+        "PATH|off",
+        "File (TOML) that says which host serves which language, in the place of the table for the real service; or "
+        "'off', one host for all.",
+        _name,
+        "the real service's table, where that is the upstream",
     )
     local_engine: str = _one_of(
         _UPSTREAM,
@@ -527,23 +538,29 @@ def _unreadable(what: str, path: Path, exc: Exception) -> str:
     return f"{what} {path} cannot be used: {exc}"
 
 
-def parse_key(text: str) -> str:
-    """An API key, without the blanks around it; it is hidden in logs from then on. Raises `ValueError`."""
-    key = text.strip()
-    if not key:
+def parse_keys(text: str, separator: str = "\n") -> tuple[str, ...]:
+    """API keys, without the blanks around them; they are hidden in logs from then on. Raises `ValueError`.
+
+    A line that begins with `#` is a comment.
+    """
+    parts = (part.strip() for part in text.split(separator))
+    keys = tuple(dict.fromkeys(part for part in parts if part and not part.startswith("#")))
+    if not keys:
         raise ValueError("it holds no key")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("it must hold one API key and nothing else")
-    logs.hide(key)
-    return key
+    for key in keys:
+        if not key.isascii() or not key.isprintable() or " " in key or "," in key:
+            between = "a line" if separator == "\n" else "between commas"
+            raise ValueError(f"it must hold one API key {between} and nothing else")
+        logs.hide(key)
+    return keys
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamChoice:
-    """Which upstream is used, and its key. `url` is empty for the local one, whose port is not known yet."""
+    """Which upstream is used, and its keys. `url` is empty for the local one, whose port is not known yet."""
 
     url: str
-    key: Callable[[], str] = field(repr=False)
+    keys: Callable[[], tuple[str, ...]] = field(repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -552,34 +569,54 @@ class UpstreamChoice:
 
 def choose_upstream(config: Config, environment: Mapping[str, str]) -> UpstreamChoice:
     """Decide which upstream to use. Raises `ConfigError` where a key or a clear word is missing."""
-    key = _key(config, environment)
+    keys = _keys(config, environment)
     if config.upstream == LOCAL:
-        return UpstreamChoice("", lambda: KEYLESS)
+        return UpstreamChoice("", lambda: (KEYLESS,))
     if config.upstream:
-        if key is None and not is_loopback(urlsplit(config.upstream).hostname or ""):
+        if keys is None and not is_loopback(urlsplit(config.upstream).hostname or ""):
             raise ConfigError(f"{config.upstream} needs an API key: set {API_KEY_ENV} or --api-key-file")
-        return UpstreamChoice(config.upstream, key or (lambda: KEYLESS))
-    if key is not None:
-        return UpstreamChoice(PRODUCTION_URL, key)
+        return UpstreamChoice(config.upstream, keys or (lambda: (KEYLESS,)))
+    if keys is not None:
+        return UpstreamChoice(PRODUCTION_URL, keys)
     if config.listen.is_loopback:
-        return UpstreamChoice("", lambda: KEYLESS)
+        return UpstreamChoice("", lambda: (KEYLESS,))
     raise ConfigError(
         f"there is no API key ({API_KEY_ENV} or --api-key-file), and callers of other machines could connect to "
         f"{config.listen}: set a key, or ask for the local upstream's test voice with --upstream local"
     )
 
 
-def _key(config: Config, environment: Mapping[str, str]) -> Callable[[], str] | None:
+def _keys(config: Config, environment: Mapping[str, str]) -> Callable[[], tuple[str, ...]] | None:
     if config.api_key_file is not None:
-        return Watched(config.api_key_file, parse_key, "the API key file")
+        return Watched(config.api_key_file, parse_keys, "the API key file")
     given = environment.get(API_KEY_ENV, "")
     if not given.strip():
         return None
     try:
-        key = parse_key(given)
+        keys = parse_keys(given, ",")
     except ValueError as exc:
         raise ConfigError(f"{API_KEY_ENV} cannot be used: {exc}") from exc
-    return lambda: key
+    return lambda: keys
+
+
+def region_table(config: Config, url: str) -> Regions:
+    """Which host serves which language, where the gateway is pointed at `url`. Raises `ConfigError`."""
+    if config.regions == "off":
+        return regions.EVERYWHERE
+    if not config.regions:
+        return regions.built_in(url)
+    path = Path(config.regions).expanduser()
+    try:
+        return regions.parse(path.read_text(encoding="utf-8"), _region_url)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(_unreadable("--regions", path, exc)) from exc
+
+
+def _region_url(text: str) -> str:
+    url = _upstream(text)
+    if url == LOCAL:
+        raise ValueError(f"must be a URL of scheme, host and port, such as {PRODUCTION_URL}")
+    return url
 
 
 def synthesis_defaults(config: Config) -> dict[str, Any]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
 import waves_local
 from wavegate.speech import v1
+from wavegate_server.config import Watched, parse_keys
 from wavegate_server.session.account import Account
-from wavegate_server.session.context import Bounds
+from wavegate_server.session.context import Bounds, UpstreamTarget
+from wavegate_server.session.pool import Upstreams
+from wavegate_server.waves.regions import Regions
 from wavegate_server.waves.tts import Mode
 
+from tests.e2e.test_transcription import END as END_OF_LISTENING
+from tests.e2e.test_transcription import Listening, audio, pcm
+from tests.e2e.test_transcription import start as start_listening
 from tests.support.gateway import (
     END,
     RunningGateway,
@@ -155,3 +164,113 @@ async def test_after_a_barge_in_a_connection_stands_ready(mode: Mode) -> None:
             if c.state == v1.ConnectionEvent.STATE_CONNECTED
         ]
         assert 0 in handshakes[1:], "one of the connections was there already"
+
+
+# -- several keys ---------------------------------------------------------------------------------------------
+
+TWO_KEYS = waves_local.Options(
+    active_requests=1, keys=("key-1", "key-2"), chunk_interval_s=0.02, chunk_s=0.1, slot_freed_by="complete"
+)
+
+
+def pooled(path: Path) -> Callable[[UpstreamTarget], Upstreams]:
+    """A pool of the keys in a file, each with one active request."""
+    keys = Watched(path, parse_keys, "the API key file")
+    return lambda target: Upstreams(target, keys, lambda: Account(active_requests=1))
+
+
+def key_file(folder: Path, *keys: str) -> Path:
+    path = folder / "keys"
+    path.touch(0o600)
+    path.write_text("\n".join(keys))
+    return path
+
+
+async def test_two_keys_speak_two_utterances_at_once(tmp_path: Path) -> None:
+    """With N = 1 each: nobody waits, nobody is refused."""
+    path = key_file(tmp_path, "key-1", "key-2")
+    async with running_gateway(TWO_KEYS, upstreams=pooled(path)) as gw:
+        assert gw.upstream is not None
+        calls = [gw.synthesis.SynthesizeStream() for _ in range(2)]
+        for name, call in zip("ab", calls, strict=True):
+            await call.write(start())
+            await call.write(
+                text(f"Speaker {name} has a lot to say, and the other one as well.", name, end=True)
+            )
+        for call in calls:
+            while not of("audio", [await call.read()]):
+                pass
+        sockets = [r for r in gw.upstream.journal if r.kind == "tts"]
+        assert len(sockets) == 2
+        for call in calls:
+            await call.write(END)
+            await call.done_writing()
+            rest = [r async for r in responses(call)]
+            assert not of("utterance_failed", rest)
+            (completed,) = of("utterance_completed", rest)
+            assert completed.metrics.admission_wait.ToNanoseconds() < 20_000_000
+        assert {r.status for r in gw.upstream.journal} == {101}
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_many_conversations_share_two_keys(mode: Mode, tmp_path: Path) -> None:
+    path = key_file(tmp_path, "key-1", "key-2")
+    async with running_gateway(
+        TWO_KEYS, mode=mode, upstreams=pooled(path), bounds=Bounds(max_queue_wait_s=30.0)
+    ) as gw:
+        assert gw.upstream is not None
+        names = [f"s{n}" for n in range(8)]
+        found = await asyncio.gather(*(converse(gw, name, 2) for name in names))
+        for name, got in zip(names, found, strict=True):
+            assert not of("utterance_failed", got)
+            assert waves_local.spoken(audio_of(got, f"{name}-1")) == f"{name} says 1."
+        assert {r.status for r in gw.upstream.journal} == {101}
+
+
+async def test_keys_change_without_a_restart(tmp_path: Path) -> None:
+    """A key that is good no more is taken out of the file; its session goes on with another one."""
+    path = key_file(tmp_path, "key-1")
+    async with running_gateway(TWO_KEYS, upstreams=pooled(path)) as gw:
+        assert gw.upstream is not None
+        call = gw.synthesis.SynthesizeStream()
+        await call.write(start())
+        await call.write(text("With the first key.", "u1", end=True))
+        while not of("utterance_completed", [await call.read()]):
+            pass
+        gw.upstream.options = dataclasses.replace(TWO_KEYS, keys=("key-2",))
+        path.write_text("key-2 \n")
+        other = await collect(gw.synthesis.SynthesizeStream(), [start(), text("New.", "u", end=True), END])
+        assert waves_local.spoken(audio_of(other)) == "New."
+        await gw.upstream.hang_up()
+        await call.write(text("With the second key.", "u2", end=True))
+        await call.write(END)
+        await call.done_writing()
+        rest = [r async for r in responses(call)]
+        assert waves_local.spoken(audio_of(rest, "u2")) == "With the second key."
+        assert not [r for r in gw.upstream.journal if r.status != 101]
+
+
+async def test_a_language_is_heard_in_its_region() -> None:
+    """Each region refuses the languages of the other."""
+    india, us = (waves_local.Options(region=region) for region in ("in", "us"))
+    async with waves_local.serve(engine=waves_local.deterministic_engine(), options=us) as abroad:
+        regions = Regions(stt={"ja": abroad.url})
+        async with running_gateway(india, upstreams=lambda target: Upstreams(target, regions=regions)) as gw:
+            for language, upstream in (("ja-JP", abroad), ("ta-IN", gw.upstream)):
+                call = Listening(gw.transcription.TranscribeStream())
+                await call.say(
+                    start_listening(language_code=language), *audio(pcm("one two three")), END_OF_LISTENING
+                )
+                assert (await call.rest()).code is grpc.StatusCode.OK
+                assert call.text
+                assert upstream is not None
+                assert {r.query["language"] for r in upstream.journal} == {language[:2]}
+            answer = await gw.transcription.Recognize(
+                v1.RecognizeRequest(
+                    content=pcm("one two three"),
+                    audio_format=v1.AudioFormat(),
+                    settings=v1.TranscriptionSettings(language_code="ja-JP"),
+                )
+            )
+            assert answer.text
+            assert answer.upstream.endpoint.startswith(abroad.url)

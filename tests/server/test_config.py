@@ -14,6 +14,7 @@ import pytest
 from wavegate_server import config
 from wavegate_server.config import Address, Config, ConfigError, Watched
 from wavegate_server.telemetry import logs
+from wavegate_server.waves.regions import Regions
 
 from tests.support.certificates import Certificates
 
@@ -188,9 +189,9 @@ def test_unknown_choices_are_told_the_known_ones(name: str) -> None:
 
 def test_a_key_alone_means_the_real_service() -> None:
     choice = config.choose_upstream(Config(), KEY)
-    assert (choice.url, choice.key(), choice.is_local) == (
+    assert (choice.url, choice.keys(), choice.is_local) == (
         "wss://api.smallest.ai",
-        "sk_test_0123456789",
+        ("sk_test_0123456789",),
         False,
     )
     everywhere = Config(listen=Address("0.0.0.0", 50051))
@@ -208,12 +209,14 @@ def test_the_local_upstream_can_be_asked_for() -> None:
     assert config.choose_upstream(asked, {}).is_local
     with_key = config.choose_upstream(asked, KEY)
     assert with_key.is_local
-    assert with_key.key() == config.KEYLESS, "the key is for the real service"
+    assert with_key.keys() == (config.KEYLESS,), "the key is for the real service"
 
 
 def test_another_upstream_needs_a_key_unless_it_is_on_this_machine() -> None:
-    assert config.choose_upstream(Config(upstream="ws://127.0.0.1:8090"), {}).key() == config.KEYLESS
-    assert config.choose_upstream(Config(upstream="ws://127.0.0.1:8090"), KEY).key() == "sk_test_0123456789"
+    assert config.choose_upstream(Config(upstream="ws://127.0.0.1:8090"), {}).keys() == (config.KEYLESS,)
+    assert config.choose_upstream(Config(upstream="ws://127.0.0.1:8090"), KEY).keys() == (
+        "sk_test_0123456789",
+    )
     with pytest.raises(ConfigError, match=r"wss://eu\.example needs an API key: set SMALLEST_API_KEY"):
         config.choose_upstream(Config(upstream="wss://eu.example"), {})
 
@@ -232,11 +235,30 @@ def test_a_blank_key_is_no_key() -> None:
 def test_the_key_file_wins_and_is_read_again(tmp_path: Path) -> None:
     path = secret(tmp_path, "file-key-1\n")
     choice = config.choose_upstream(Config(api_key_file=path), KEY)
-    assert choice.key() == "file-key-1"
-    path.write_text("file-key-22\n")
-    assert choice.key() == "file-key-22"
+    assert choice.keys() == ("file-key-1",)
+    path.write_text("# two accounts\nfile-key-22\n\n  file-key-333 \nfile-key-22\n")
+    assert choice.keys() == ("file-key-22", "file-key-333")
     assert logs.redact("using file-key-22 now") == "using [hidden] now"
     assert "file-key" not in repr(choice)
+
+
+def test_several_keys_in_the_environment_stand_between_commas() -> None:
+    choice = config.choose_upstream(Config(), {"SMALLEST_API_KEY": "key-number-1, key-number-2,"})
+    assert choice.keys() == ("key-number-1", "key-number-2")
+    assert logs.redact("key-number-2") == "[hidden]"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("# nothing but a comment\n", "it holds no key"),
+        ("good-key-1\ntwo words\n", "one API key a line and nothing else"),
+        ("good-key-1,good-key-2", "one API key a line and nothing else"),
+    ],
+)
+def test_a_key_file_that_holds_something_else(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"the API key file .* cannot be used: .*{problem}"):
+        config.choose_upstream(Config(api_key_file=secret(tmp_path, text)), {})
 
 
 def secret(folder: Path, text: str) -> Path:
@@ -244,6 +266,37 @@ def secret(folder: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o600)
     return path
+
+
+# -- regions --------------------------------------------------------------------------------------------------
+
+
+def test_the_real_service_has_a_table_of_regions() -> None:
+    real = config.region_table(Config(), "wss://api.us.smallest.ai")
+    assert real.base_url("stt", "ta-IN", "wss://api.us.smallest.ai") == "wss://api.smallest.ai"
+    assert config.region_table(Config(), "ws://127.0.0.1:8090") == Regions()
+    assert config.region_table(Config(), "") == Regions(), "the local upstream"
+    assert config.region_table(Config(regions="off"), "wss://api.smallest.ai") == Regions()
+
+
+def test_a_file_of_regions_holds_for_any_upstream(tmp_path: Path) -> None:
+    path = tmp_path / "regions.toml"
+    path.write_text('[stt]\nja = "wss://east.example/"\n')
+    table = config.region_table(Config(regions=str(path)), "ws://127.0.0.1:8090")
+    assert table == Regions(stt={"ja": "wss://east.example"})
+
+
+@pytest.mark.parametrize("url", ["local", "wss://east.example/path", "wss://key@east.example", "east"])
+def test_a_region_must_be_a_url(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "regions.toml"
+    path.write_text(f'[stt]\nja = "{url}"\n')
+    with pytest.raises(ConfigError, match=r"--regions .*regions\.toml cannot be used: \[stt\] ja: must be"):
+        config.region_table(Config(regions=str(path)), "")
+
+
+def test_a_file_of_regions_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--regions .*nowhere cannot be read: no such file"):
+        config.region_table(Config(regions=str(tmp_path / "nowhere")), "")
 
 
 # -- files ----------------------------------------------------------------------------------------------------

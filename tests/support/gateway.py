@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from wavegate_server.session.account import Account
 from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import WebSocketDialer
 from wavegate_server.telemetry import NullTelemetry
@@ -71,6 +72,7 @@ async def running_gateway(
     bounds: Bounds | None = None,
     upstream_url: str | None = None,
     key: str = "test-key",
+    upstreams: Callable[[UpstreamTarget], Upstreams] = Upstreams,
     max_sessions: int = 0,
     max_sessions_per_caller: int = 0,
     start_timeout_s: float = 10.0,
@@ -78,7 +80,10 @@ async def running_gateway(
     account: Account | None = None,
     **changes: Any,
 ) -> AsyncGenerator[RunningGateway, None]:
-    """Run a gateway; `upstream_url` replaces the local upstream, `changes` replace fields of `Gateway`."""
+    """Run a gateway; `changes` replace fields of `Gateway`.
+
+    `upstream_url` replaces the local upstream; `upstreams` makes the pool of accounts.
+    """
     async with contextlib.AsyncExitStack() as stack:
         upstream = None
         if upstream_url is None:
@@ -87,12 +92,12 @@ async def running_gateway(
                 waves_local.serve(engine=engine, options=options or waves_local.Options())
             )
             upstream_url = upstream.url
-        account = account or Account()
-        stack.push_async_callback(account.aclose)
-        target = UpstreamTarget(upstream_url, lambda: key, tts_mode=mode, account=account)
+        target = UpstreamTarget(upstream_url, key, tts_mode=mode, account=account or Account())
+        pool = upstreams(target)
+        stack.push_async_callback(pool.aclose)
         gateway = Gateway(
             registry=Registry(max_sessions, max_sessions_per_caller),
-            target=target,
+            upstreams=pool,
             dialer=WebSocketDialer(),
             telemetry=NullTelemetry(),
             bounds=bounds or Bounds(),
@@ -102,7 +107,7 @@ async def running_gateway(
             auth=Authenticator(),
         )
         gateway = replace(gateway, **changes)
-        http = UpstreamHttp(target)
+        http = UpstreamHttp(pool)
         stack.push_async_callback(http.aclose)
         server = GrpcServer(
             [

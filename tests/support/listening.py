@@ -17,6 +17,7 @@ from wavegate_server.session.events import (
     SettingsAcknowledged,
     UpdateSettings,
 )
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.retry import RetryBudget
 from wavegate_server.session.transcription import TranscriptionSession
 from wavegate_server.session.transcription_events import AcceptAudio, FinalizeTurn, Transcribed
@@ -29,13 +30,13 @@ FORMAT = AudioFormat(Encoding.LINEAR16, 8000)
 
 
 def context(dialer: FakeDialer, **options: Any) -> SessionContext:
-    """What a session is given; `options` replace fields of the context or of its bounds."""
+    """What a session is given; `options` replace fields of the context, of its bounds or of its target."""
     bounds = {k: options.pop(k) for k in list(options) if k in Bounds.__dataclass_fields__}
     target = {k: options.pop(k) for k in list(options) if k in UpstreamTarget.__dataclass_fields__}
+    options.setdefault("upstreams", Upstreams(UpstreamTarget("ws://upstream", "a-key", **target)))
     return SessionContext(
         session_id="s-1",
         caller="someone",
-        target=UpstreamTarget("ws://upstream", lambda: "a-key", **target),
         dialer=dialer,
         bounds=Bounds(**bounds),
         **options,

@@ -25,6 +25,7 @@ from wavegate_server.session.events import (
     UpdateSettings,
     WarningRaised,
 )
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.retry import RetryBudget
 from wavegate_server.session.synthesis import SynthesisSession
 from wavegate_server.session.synthesis_events import (
@@ -136,10 +137,11 @@ def context(dialer: FakeDialer, **options: Any) -> SessionContext:
     bounds = {k: options.pop(k) for k in list(options) if k in Bounds.__dataclass_fields__}
     target = {k: options.pop(k) for k in list(options) if k in UpstreamTarget.__dataclass_fields__}
     target.setdefault("base_url", "ws://upstream")
-    target.setdefault("key", lambda: "a-key")
+    target.setdefault("key", "a-key")
     options.setdefault("session_id", "s-1")
     options.setdefault("caller", "someone")
-    return SessionContext(dialer=dialer, bounds=Bounds(**bounds), target=UpstreamTarget(**target), **options)
+    options.setdefault("upstreams", Upstreams(UpstreamTarget(**target)))
+    return SessionContext(dialer=dialer, bounds=Bounds(**bounds), **options)
 
 
 class Caller:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from wavegate_server.rpc.auth import Authenticator
-from wavegate_server.session.context import Bounds, UpstreamTarget
+from wavegate_server.session.context import Bounds
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import Dialer
 from wavegate_server.telemetry import NullTelemetry, Telemetry
@@ -17,7 +18,7 @@ class Gateway:
     """The gateway's parts, and the options that servicers need. `config.py` says what each option means."""
 
     registry: Registry
-    target: UpstreamTarget
+    upstreams: Upstreams
     dialer: Dialer
     telemetry: Telemetry = field(default_factory=NullTelemetry)
     bounds: Bounds = field(default_factory=Bounds)

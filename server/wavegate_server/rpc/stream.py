@@ -132,7 +132,7 @@ class _Stream:
                 SessionContext(
                     session_id=new_session_id(),
                     caller=call.caller,
-                    target=gateway.target,
+                    upstreams=gateway.upstreams,
                     dialer=gateway.dialer,
                     bounds=gateway.bounds,
                     labels=dict(start.labels),

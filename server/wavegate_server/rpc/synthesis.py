@@ -34,23 +34,22 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
         self._gateway = gateway
         self._http = http
         self._catalogue = catalogue
-        self._defaults = {**tts.defaults(gateway.target.tts_mode), **gateway.synthesis_defaults}
+        self._mode = gateway.upstreams.template.tts_mode
+        self._defaults = {**tts.defaults(self._mode), **gateway.synthesis_defaults}
         self._kind = stream.Kind("tts", self._open, convert.command, convert.response, self._defaults)
 
     async def SynthesizeStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
         await stream.serve(self._gateway, self._kind, context)
 
     def _open(self, message: pb.StartSynthesis, context: SessionContext) -> Session:
-        start = convert.start(message, context.defaults, max_buffer_delay_s(context.target.tts_mode))
+        start = convert.start(message, context.defaults, max_buffer_delay_s(self._mode))
         return SynthesisSession(
             context, start.audio_format, start.settings, max_audio_lead_s=start.max_audio_lead_s
         )
 
     async def Synthesize(self, request: pb.SynthesizeRequest, context: Any) -> None:  # noqa: N802
         gateway, call = self._gateway, current_call()
-        start = convert.whole_text(
-            request, self._defaults, gateway.bounds, max_buffer_delay_s(gateway.target.tts_mode)
-        )
+        start = convert.whole_text(request, self._defaults, gateway.bounds, max_buffer_delay_s(self._mode))
         active = gateway.registry.admit(call.caller)
         try:
             session_id = stream.new_session_id()
@@ -62,7 +61,7 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
             session = SessionContext(
                 session_id=session_id,
                 caller=call.caller,
-                target=gateway.target,
+                upstreams=gateway.upstreams,
                 dialer=gateway.dialer,
                 bounds=gateway.bounds,
                 defaults=self._defaults,

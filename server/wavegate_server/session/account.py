@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from copy import copy
 
 from wavegate_server import errors
 from wavegate_server.errors import WavegateError
@@ -34,6 +36,21 @@ class Account:
         self.sockets: Limiter = LocalLimiter(sockets or 5 * active_requests)
         self.slot_linger_s = slot_linger_s
         self.standby = Standby(self.sockets) if standby else None
+        self.sessions: Counter[str] = Counter()
+        """Live sessions by kind."""
+
+    def successor(self) -> Account:
+        """The same account under another key: its limits go on, what was opened ahead with the old key does not."""
+        heir = copy(self)
+        if self.standby is not None:
+            heir.standby = Standby(self.sockets)
+        self.retire()
+        return heir
+
+    def retire(self) -> None:
+        """Open no connection ahead any more, and close those that are open."""
+        if self.standby is not None:
+            self.standby.stop()
 
     async def aclose(self) -> None:
         """Close what was opened ahead."""
@@ -99,6 +116,11 @@ class Claim:
         """Take over a place that is held already."""
         self.give_back()
         self._ticket = ticket
+
+    def move(self, limiter: Limiter) -> None:
+        """Claim a place under another limit from now on; the one held is given back."""
+        self.give_back()
+        self._limiter = limiter
 
     def take_over(self, other: Claim) -> None:
         """Have the place that `other` holds; it holds none then."""

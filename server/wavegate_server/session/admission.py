@@ -58,6 +58,10 @@ class Limiter(Protocol):
     def waiting(self) -> int:
         """How many wait."""
 
+    @property
+    def used(self) -> int:
+        """How many places are held."""
+
 
 class LocalLimiter:
     """A limit within this process. `limit` 0 means none."""

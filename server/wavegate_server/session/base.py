@@ -40,6 +40,7 @@ from wavegate_server.session.ledger import SettingsLedger
 from wavegate_server.session.log import EventLog
 from wavegate_server.session.transport import Transport
 from wavegate_server.telemetry import Span
+from wavegate_server.waves.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,8 @@ class Session(ABC):
         self, context: SessionContext, audio_format: AudioFormat, ledger: SettingsLedger, log: EventLog
     ) -> None:
         self.context = context
+        self.target = context.upstreams.choose(self.kind, ledger.settings.get("language_code", ""))
+        """The account that it uses, and where that is spoken to."""
         self.audio_format = audio_format
         self.ledger = ledger
         self.log = log
@@ -239,6 +242,7 @@ class Session(ABC):
 
         Cancelling it is the caller's vanishing: the upstream is cut at once, nothing more is said.
         """
+        self.target.account.sessions[self.kind] += 1
         try:
             await self._drive()
         except WavegateError as exc:
@@ -255,6 +259,7 @@ class Session(ABC):
         finally:
             self._alarm.cancel()
             self._release()
+            self.target.account.sessions[self.kind] -= 1
 
     def submit(self, command: Any, input_sequence: int) -> None:
         """Process the caller's message number `input_sequence`.
@@ -495,14 +500,23 @@ class Session(ABC):
         self.connection_index += 1
         return Link(transport, url, self.connection_index, span, self._now(), 0.0)
 
+    def _choose_target(self, settings: Settings) -> None:
+        """Choose where the next connection goes: another account only where the key of the one in use is gone."""
+        before = self.target.account
+        self.target = self.context.upstreams.choose(self.kind, settings.get("language_code", ""), self.target)
+        before.sessions[self.kind] -= 1
+        self.target.account.sessions[self.kind] += 1
+
     async def _dial(self, url: str, attempt: int) -> Link:
         """Open the next upstream connection. Raises an error of `wavegate_server.errors`."""
         context = self.context
         span = context.telemetry.connection_span(context.span, self.kind, endpoint_of(url), attempt)
         before = self._now()
         try:
-            transport = await context.dialer.dial(url, context.target.headers())
+            transport = await context.dialer.dial(url, self.target.headers())
         except WavegateError as exc:
+            if isinstance(exc, errors.UpstreamCredential):
+                context.upstreams.refused(self.target)
             span.fail(exc.reason)
             span.end()
             raise

@@ -34,7 +34,9 @@ class Catalogue:
             if self._voices is not None and now - self._asked_at < self._fresh_s:
                 return self._voices
             try:
-                raw = await self._http.request("GET", voices.VOICES_PATH, timeout_s=TIMEOUT_S)
+                raw = await self._http.request(
+                    self._http.upstreams.choose("tts"), "GET", voices.VOICES_PATH, timeout_s=TIMEOUT_S
+                )
                 found = voices.parse(raw)
             except WavegateError as exc:
                 if self._voices is None:

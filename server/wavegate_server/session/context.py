@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from wavegate_server.session.account import Account
@@ -11,6 +12,9 @@ from wavegate_server.session.transport import Dialer
 from wavegate_server.telemetry import NullSpan, NullTelemetry, Span, Telemetry
 from wavegate_server.waves.settings import Settings
 from wavegate_server.waves.tts import Habits, Mode
+
+if TYPE_CHECKING:
+    from wavegate_server.session.pool import Upstreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,11 @@ class Bounds:
 class UpstreamTarget:
     """Where and how the upstream is spoken to.
 
-    `base_url` is scheme, host and port; `ws` and `http` are taken alike. `key` is asked at each connection, so
-    that a changed key file is seen.
+    `base_url` is scheme, host and port; `ws` and `http` are taken alike. `account` is the one that `key` opens.
     """
 
     base_url: str
-    key: Callable[[], str]
+    key: str = field(repr=False)
     expire_content: bool = False
     tts_mode: Mode = Mode.CONTINUATIONS
     old_tts_path: bool = False
@@ -54,7 +57,7 @@ class UpstreamTarget:
 
     def headers(self) -> dict[str, str]:
         """Headers of every request. They hold the key: never log them."""
-        headers = {"Authorization": f"Bearer {self.key()}"}
+        headers = {"Authorization": f"Bearer {self.key}"}
         if self.expire_content:
             headers["x-expire-content"] = "true"
         return headers
@@ -79,7 +82,7 @@ class SessionContext:
     session_id: str
     caller: str
     """Who opened it; sessions of one caller are invisible to another."""
-    target: UpstreamTarget
+    upstreams: Upstreams
     dialer: Dialer
     bounds: Bounds = field(default_factory=Bounds)
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import httpx
 
 from wavegate_server import errors
 from wavegate_server.session.context import UpstreamTarget, endpoint_of
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.transport import OPEN_TIMEOUT_S, SEND_TIMEOUT_S
 from wavegate_server.waves import close
 
@@ -48,11 +49,11 @@ class HttpStream:
 
 
 class UpstreamHttp:
-    """Requests to one upstream. Safe to use from many tasks of one loop."""
+    """Requests to targets that the caller chooses of `upstreams`. Safe to use from many tasks of one loop."""
 
-    def __init__(self, target: UpstreamTarget, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, upstreams: Upstreams, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """`transport` replaces the network, for tests."""
-        self._target = target
+        self.upstreams = upstreams
         self._client = httpx.AsyncClient(
             transport=transport,
             # An environment's proxy and credentials are for browsers; the upstream is reached directly.
@@ -61,19 +62,12 @@ class UpstreamHttp:
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
         )
 
-    @property
-    def target(self) -> UpstreamTarget:
-        return self._target
-
-    def endpoint(self, path: str) -> str:
-        """Scheme, host and path: what may be shown."""
-        return endpoint_of(self._target.http_url(path))
-
     async def aclose(self) -> None:
         await self._client.aclose()
 
     async def request(
         self,
+        target: UpstreamTarget,
         method: str,
         path: str,
         *,
@@ -86,30 +80,36 @@ class UpstreamHttp:
 
         Raises errors of `wavegate_server.errors`. Cancelling gives the request up.
         """
-        url = self._target.http_url(path, query)
+        url = target.http_url(path, query)
         with _mapped(url):
             response = await self._client.request(
                 method,
                 url,
                 content=content,
-                headers=self._headers(content_type),
+                headers=_headers(target, content_type),
                 timeout=_timeout(timeout_s),
             )
         if response.status_code != 200:
-            raise close.from_status(response.status_code, response.text, response.headers.get("Retry-After"))
+            raise self._refusal(target, response)
         return response.content
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, *, content: bytes, content_type: str = "application/json"
+        self,
+        target: UpstreamTarget,
+        method: str,
+        path: str,
+        *,
+        content: bytes,
+        content_type: str = "application/json",
     ) -> AsyncGenerator[HttpStream, None]:
         """A response to be read as it comes. Leaving the block early cuts it off."""
-        url = self._target.http_url(path)
+        url = target.http_url(path)
         request = self._client.build_request(
             method,
             url,
             content=content,
-            headers={**self._headers(content_type), "Accept": "text/event-stream"},
+            headers={**_headers(target, content_type), "Accept": "text/event-stream"},
             timeout=_timeout(STREAM_SILENCE_S),
         )
         with _mapped(url):
@@ -118,18 +118,23 @@ class UpstreamHttp:
             if response.status_code != 200:
                 with _mapped(url):
                     await response.aread()
-                raise close.from_status(
-                    response.status_code, response.text, response.headers.get("Retry-After")
-                )
+                raise self._refusal(target, response)
             yield HttpStream(response)
         finally:
             await response.aclose()
 
-    def _headers(self, content_type: str) -> dict[str, str]:
-        headers = self._target.headers()
-        if content_type:
-            headers["Content-Type"] = content_type
-        return headers
+    def _refusal(self, target: UpstreamTarget, response: httpx.Response) -> errors.WavegateError:
+        error = close.from_status(response.status_code, response.text, response.headers.get("Retry-After"))
+        if isinstance(error, errors.UpstreamCredential):
+            self.upstreams.refused(target)
+        return error
+
+
+def _headers(target: UpstreamTarget, content_type: str) -> dict[str, str]:
+    headers = target.headers()
+    if content_type:
+        headers["Content-Type"] = content_type
+    return headers
 
 
 def _timeout(silence_s: float) -> httpx.Timeout:

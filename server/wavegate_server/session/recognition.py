@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
+from wavegate_server.session.context import endpoint_of
 from wavegate_server.session.events import Upstream
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.retry import QueueWait, RetryBudget
@@ -46,19 +47,27 @@ async def recognize(
     Raises errors of `wavegate_server.errors`. A refused or lost connection is tried again, a full account within
     `max_queue_wait_s`; an upstream that works too long is not. Cancelling gives the request up.
     """
-    old_path = http.target.old_stt_path
+    upstreams = http.upstreams
+    old_path = upstreams.template.old_stt_path
     path = prerecorded.path_of(old_path=old_path)
     query = prerecorded.query(settings, old_path=old_path)
     content, content_type = recording.body()
     retry, queue = RetryBudget(), QueueWait(max_queue_wait_s)
     loop = asyncio.get_running_loop()
     while True:
+        target = upstreams.choose("stt", settings.get("language_code", ""))
         try:
             body = await http.request(
-                "POST", path, query=query, content=content, content_type=content_type, timeout_s=SILENCE_S
+                target,
+                "POST",
+                path,
+                query=query,
+                content=content,
+                content_type=content_type,
+                timeout_s=SILENCE_S,
             )
             answer = prerecorded.parse(body)
-            return answer, Upstream(request_id=answer.request_id, endpoint=http.endpoint(path))
+            return answer, Upstream(request_id=answer.request_id, endpoint=endpoint_of(target.http_url(path)))
         except errors.UpstreamStalled:
             raise
         except (errors.UpstreamError, errors.UpstreamCapacity) as exc:

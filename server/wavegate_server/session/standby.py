@@ -50,12 +50,15 @@ class Standby:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._taken_at: dict[str, float] = {}
         self._wanted = asyncio.Event()
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"<Standby {len(self._kept)} kept of {len(self._keepers)}>"
 
     def want(self, key: str, open_one: Open) -> None:
         """Keep a connection of this kind ready from now on."""
+        if self._stopped:
+            return
         self._taken_at[key] = self._now()
         if key not in self._keepers:
             task = asyncio.create_task(self._keep(key, open_one), name="standby")
@@ -75,15 +78,20 @@ class Standby:
         self._sockets.keep(kept.ticket)
         return kept.transport, kept.ticket
 
-    async def aclose(self) -> None:
+    def stop(self) -> None:
         """Close all and open no more."""
-        keepers = list(self._keepers.values())
-        for keeper in keepers:
+        self._stopped = True
+        for keeper in self._keepers.values():
             keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
         for kept in self._kept.values():
             self._discard(kept)
         self._kept.clear()
+
+    async def aclose(self) -> None:
+        """`stop`, and wait until nothing is being opened."""
+        keepers = list(self._keepers.values())
+        self.stop()
+        await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _keep(self, key: str, open_one: Open) -> None:
         """Hold one connection of this kind, and another when it is taken, old or gone."""

@@ -97,7 +97,7 @@ class SynthesisSession(Session):
             settings,
             context.defaults,
             mechanism=self._mechanism,
-            max_buffer_delay_s=max_buffer_delay_s(context.target.tts_mode),
+            max_buffer_delay_s=max_buffer_delay_s(context.upstreams.template.tts_mode),
             require=require_voice,
         )
         log = EventLog(context.bounds.max_waiting_audio_s, max_audio_lead_s)
@@ -124,7 +124,7 @@ class SynthesisSession(Session):
         """Messages beside the text: cancels and keepalives."""
         self._room = asyncio.Event()
         self._room.set()
-        account = context.target.account
+        account = self.target.account
         self._slot = Claim(
             account.requests,
             "active request",
@@ -338,8 +338,10 @@ class SynthesisSession(Session):
     def _mechanism(self, field: Field, old: Settings, new: Settings) -> Mechanism:
         if field.place is Place.GATEWAY:
             return Mechanism.IN_PLACE
-        if field.name == "model" and self._path(old) != self._path(new):
-            return Mechanism.RECONNECT
+        if field.name in ("model", "language_code"):
+            changed = {**old, field.name: new.get(field.name, "")}
+            if self._endpoint(old) != self._endpoint(changed):
+                return Mechanism.RECONNECT
         return Mechanism.NEXT_UTTERANCE
 
     def _take_update(self, update: UpdateSettings, now: float) -> None:
@@ -549,8 +551,9 @@ class SynthesisSession(Session):
             await self._try_settings(trial.settings)
             return True
         utterance = self._to_speak(now)
-        path = self._path(utterance.settings if utterance is not None else self.ledger.settings)
-        if link is not None and link.path != path and not self._request_open():
+        settings = utterance.settings if utterance is not None else self.ledger.settings
+        endpoint = self._endpoint(settings)
+        if link is not None and link.endpoint != endpoint and not self._request_open():
             self._lose(link, ConnectionReason.SETTINGS_UPDATE, None)
             self._wanted = True
             return True
@@ -571,19 +574,33 @@ class SynthesisSession(Session):
         if utterance is None and self._ending is not None and self.state is not State.CONNECTING:
             self._wanted = False
             return False
-        if not self._has_socket(utterance, path, now):
+        self._choose_again(settings)
+        if not self._has_socket(utterance, endpoint, now):
             return self.ended is not None or (utterance is not None and utterance.over)
-        await self._connect(utterance, path)
+        await self._connect(utterance, endpoint)
         return True
 
-    def _has_socket(self, utterance: Utterance | None, path: str, now: float) -> bool:
+    def _choose_again(self, settings: Settings) -> None:
+        """Before a connection is opened: move to another account, if the key of this one is gone."""
+        if self._standby is not None or self._ready is not None or self._socket.held:
+            return
+        before = self.target.account
+        self._choose_target(settings)
+        account = self.target.account
+        if account is not before:
+            self._slot.give_back(before.slot_linger_s)
+            self._slot.move(account.requests)
+            self._socket.move(account.sockets)
+            self._trial_socket.move(account.sockets)
+
+    def _has_socket(self, utterance: Utterance | None, endpoint: str, now: float) -> bool:
         """Whether a connection may be opened, or stands ready; waits for that, or lets what needs it fail."""
         if self._standby is not None and self._trial_socket.held:
             self._socket.take_over(self._trial_socket)
             return True
-        standby = self.context.target.account.standby
+        standby = self.target.account.standby
         if standby is not None and self._ready is None and not self._socket.held:
-            taken = standby.take(self._url(path))
+            taken = standby.take(self._url(endpoint))
             if taken is not None:
                 self._socket.adopt(taken[1])
                 self._ready = taken[0]
@@ -642,7 +659,7 @@ class SynthesisSession(Session):
 
     def _free_slot(self, *, cut: bool = False) -> None:
         """The request is over. One whose connection was cut may count as active for some time yet."""
-        self._slot.give_back(self.context.target.account.slot_linger_s if cut else 0.0)
+        self._slot.give_back(self.target.account.slot_linger_s if cut else 0.0)
 
     def _give_up_socket(self) -> None:
         """Another session needs a connection, and this one has no use for its own now."""
@@ -652,11 +669,16 @@ class SynthesisSession(Session):
 
     def _want_standby(self, url: str) -> None:
         """Have a connection ready for the utterance that follows the next barge-in."""
-        context = self.context
-        if context.target.account.standby is not None:
-            context.target.account.standby.want(
-                url, lambda: context.dialer.dial(url, context.target.headers())
-            )
+        target, upstreams, dialer = self.target, self.context.upstreams, self.context.dialer
+        if target.account.standby is None:
+            return
+
+        async def open_one() -> Transport:
+            if not upstreams.holds(target):
+                raise errors.UpstreamCredential("the key was taken away")
+            return await dialer.dial(url, target.headers())
+
+        target.account.standby.want(url, open_one)
 
     async def _say(self, link: TtsLink, utterance: Utterance, now: float) -> None:
         """Send the utterance's next message."""
@@ -711,21 +733,24 @@ class SynthesisSession(Session):
 
     # -- connections --------------------------------------------------------------------------------------------
 
-    def _path(self, settings: Settings) -> str:
-        return tts.path_of(settings, old_paths=self.context.target.old_tts_path)
+    def _endpoint(self, settings: Settings) -> str:
+        """Scheme, host and path that serve these settings."""
+        language = settings.get("language_code", "")
+        target = self.context.upstreams.located(self.target, self.kind, language)
+        return target.websocket_url(tts.path_of(settings, old_paths=target.old_tts_path))
 
-    async def _connect(self, utterance: Utterance | None, path: str) -> None:
+    async def _connect(self, utterance: Utterance | None, endpoint: str) -> None:
         """Have a connection to say `utterance` over. On failure: wait, or let the utterance or the session fail."""
         attempt, attempts = self._retry.attempt, self._retry.attempts
         link, self._standby = self._standby, None
-        if link is None or link.path != path:
+        if link is None or link.endpoint != endpoint:
             if link is not None:
                 link.release()
             if self.state is State.ACTIVE:
                 self.state = State.RECONNECTING
             self._retry.dialled()
             try:
-                link = await self._open_link(path, attempt)
+                link = await self._open_link(endpoint, attempt)
             except WavegateError as exc:
                 self._dial_failed(utterance, exc)
                 return
@@ -757,9 +782,9 @@ class SynthesisSession(Session):
         )
         link.receiver = asyncio.create_task(self._receive(link), name=f"receive {self.session_id}")
 
-    async def _open_link(self, path: str, attempt: int) -> TtsLink | None:
+    async def _open_link(self, endpoint: str, attempt: int) -> TtsLink | None:
         """Dial. None: the session was told to stop meanwhile."""
-        self._dialling = asyncio.create_task(self._dial_link(path, attempt))
+        self._dialling = asyncio.create_task(self._dial_link(endpoint, attempt))
         try:
             link = await self._dialling
         except asyncio.CancelledError:
@@ -774,9 +799,9 @@ class SynthesisSession(Session):
             return None
         return link
 
-    async def _dial_link(self, path: str, attempt: int) -> TtsLink:
-        target = self.context.target
-        url = self._url(path)
+    async def _dial_link(self, endpoint: str, attempt: int) -> TtsLink:
+        target = self.target
+        url = self._url(endpoint)
         protocol = tts.TtsProtocol(
             target.tts_mode,
             self.audio_format.sample_rate_hz,
@@ -787,11 +812,11 @@ class SynthesisSession(Session):
         base = await self._dial(url, attempt) if ready is None else self._adopt(url, ready)
         if target.tts_mode is tts.Mode.FLUSH:
             self._want_standby(url)  # the one way in which every barge-in costs a connection
-        return TtsLink(base, protocol, path)
+        return TtsLink(base, protocol)
 
-    def _url(self, path: str) -> str:
+    def _url(self, endpoint: str) -> str:
         timeout_s = max(1, round(self.context.bounds.idle_timeout_s))
-        return self.context.target.websocket_url(path, urlencode({"timeout": timeout_s}))
+        return f"{endpoint}?{urlencode({'timeout': timeout_s})}"
 
     def _dial_failed(self, utterance: Utterance | None, error: WavegateError) -> None:
         now = self._now()
@@ -813,11 +838,15 @@ class SynthesisSession(Session):
 
     async def _try_settings(self, settings: Settings) -> None:
         """Open a connection to the endpoint that a delta needs, and say whether that can be had."""
-        path = self._path(settings)
-        # Where the account has no room for another connection, it cannot be tried beforehand.
-        if self._trial_socket.ask(self._now()) and (self._link is None or self._link.path != path):
+        endpoint = self._endpoint(settings)
+        # Where the account has no room for another connection, or its key is gone, it cannot be tried beforehand.
+        if (
+            self.context.upstreams.holds(self.target)
+            and self._trial_socket.ask(self._now())
+            and (self._link is None or self._link.endpoint != endpoint)
+        ):
             try:
-                link = await self._open_link(path, 1)
+                link = await self._open_link(endpoint, 1)
             except WavegateError as exc:
                 self._trial_socket.give_back()
                 self._schedule.refused(exc, self._now(), self.input_sequence)

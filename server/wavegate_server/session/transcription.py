@@ -609,7 +609,8 @@ class TranscriptionSession(Session):
         return self._retry.next_delay_s(error)
 
     async def _open(self, settings: Settings, attempt: int) -> SttLink:
-        target = self.context.target
+        self._choose_target(settings)
+        target = self.target
         query = stt.query(
             settings,
             self.audio_format,

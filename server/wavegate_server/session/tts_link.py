@@ -12,10 +12,9 @@ from wavegate_server.waves import tts
 class TtsLink(Link):
     """A connection with its protocol core."""
 
-    def __init__(self, base: Link, protocol: tts.TtsProtocol, path: str) -> None:
+    def __init__(self, base: Link, protocol: tts.TtsProtocol) -> None:
         super().__init__(base.transport, base.url, base.index, base.span, base.opened_at, base.handshake_s)
         self.protocol = protocol
-        self.path = path
         self.last_sent_at = base.opened_at
         self.broken = False
         """A send found it closed; its receiver will say why."""

@@ -10,7 +10,7 @@ from typing import Any
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.session.account import Claim, acquire
-from wavegate_server.session.context import SessionContext
+from wavegate_server.session.context import SessionContext, UpstreamTarget, endpoint_of
 from wavegate_server.session.encode import make_encoder
 from wavegate_server.session.events import SessionLimits, SessionStarted, Upstream, WarningRaised
 from wavegate_server.session.http import HttpStream, UpstreamHttp
@@ -49,8 +49,10 @@ async def synthesize(
     metrics = utterance.metrics
     retry, queue_wait = RetryBudget(), QueueWait(context.bounds.max_queue_wait_s)
     wake = asyncio.Event()
+    language = settings.get("language_code", "")
+    target = context.upstreams.choose("tts", language)
     slot = Claim(
-        context.target.account.requests,
+        target.account.requests,
         "active request",
         context.caller,
         wake.set,
@@ -62,7 +64,7 @@ async def synthesize(
             try:
                 metrics.admission_wait_s += await acquire(slot, wake)
                 async with contextlib.aclosing(
-                    _attempt(context, http, utterance, audio_format, text)
+                    _attempt(context, http, target, utterance, audio_format, text)
                 ) as attempt:
                     async for event in attempt:
                         if isinstance(event, SessionStarted):
@@ -91,6 +93,8 @@ async def synthesize(
                     raise
                 utterance.lose_request()
                 await asyncio.sleep(delay_s)
+                target = context.upstreams.choose("tts", language)
+                slot.move(target.account.requests)
     finally:
         slot.give_back()
 
@@ -108,7 +112,12 @@ def _unknown_languages(settings: Settings, utterance_id: str) -> list[WarningRai
 
 
 async def _attempt(
-    context: SessionContext, http: UpstreamHttp, utterance: Utterance, audio_format: AudioFormat, text: str
+    context: SessionContext,
+    http: UpstreamHttp,
+    target: UpstreamTarget,
+    utterance: Utterance,
+    audio_format: AudioFormat,
+    text: str,
 ) -> AsyncGenerator[Any, None]:
     loop = asyncio.get_running_loop()
     settings, metrics, rate = utterance.settings, utterance.metrics, audio_format.sample_rate_hz
@@ -117,7 +126,7 @@ async def _attempt(
         settings, text, rate, context.client_session_id or context.session_id, utterance.utterance_id
     )
     metrics.first_sent_at = loop.time()
-    async with http.stream("POST", sse.SSE_PATH, content=body) as response:
+    async with http.stream(target, "POST", sse.SSE_PATH, content=body) as response:
         yield started_event(context, settings, audio_format)
         reader = sse.SseReader()
         done = False
@@ -142,7 +151,7 @@ async def _attempt(
         for chunk in chunks(utterance, utterance.encoder.finish(), 0, audio_format, size):
             yield chunk
         utterance.upstreams.append(
-            Upstream(reader.session_id, reader.request_id, http.endpoint(sse.SSE_PATH), 0)
+            Upstream(reader.session_id, reader.request_id, endpoint_of(target.http_url(sse.SSE_PATH)), 0)
         )
     metrics.ended_at = loop.time()
     yield UtteranceCompleted(utterance, Completion.UPSTREAM)

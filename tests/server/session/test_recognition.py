@@ -13,6 +13,7 @@ from wavegate_server import errors
 from wavegate_server.audio import AudioFormat, Encoding
 from wavegate_server.session.context import UpstreamTarget
 from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.recognition import Recording, recognize
 from wavegate_server.waves.prerecorded import Answer
 from waves_local.deterministic import encode_text
@@ -41,8 +42,8 @@ class Script:
 
 
 def upstream(script: Callable[[httpx.Request], Any], **options: Any) -> UpstreamHttp:
-    target = UpstreamTarget("wss://host.example", lambda: "a-key", **options)
-    return UpstreamHttp(target, httpx.MockTransport(script))
+    target = UpstreamTarget("wss://host.example", "a-key", **options)
+    return UpstreamHttp(Upstreams(target), httpx.MockTransport(script))
 
 
 def good() -> httpx.Response:
@@ -151,7 +152,7 @@ def test_what_asking_again_cannot_mend_is_not_asked_again(
 @pytest.mark.parametrize("model", ["pulse", "pulse-pro"])
 async def test_the_local_upstream_hears_raw_audio(model: str) -> None:
     async with waves_local.serve(engine=waves_local.deterministic_engine()) as local:
-        http = UpstreamHttp(UpstreamTarget(local.url, lambda: "a-key"))
+        http = UpstreamHttp(Upstreams(UpstreamTarget(local.url, "a-key")))
         try:
             pcm = encode_text("hello there", 16000)
             answer, _ = await recognize(

@@ -18,6 +18,7 @@ from wavegate_server import errors
 from wavegate_server.audio import AudioFormat, Encoding
 from wavegate_server.session.context import UpstreamTarget
 from wavegate_server.session.events import AckState, ApplyPolicy, ConnectionChanged, SettingsAcknowledged
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.transcription_events import Transcribed
 from wavegate_server.session.transport import WebSocketDialer
 from waves_local import codecs
@@ -57,7 +58,7 @@ async def listening(
         given = given.__class__(
             **{
                 **{name: getattr(given, name) for name in given.__dataclass_fields__},
-                "target": UpstreamTarget(upstream.url, lambda: key),
+                "upstreams": Upstreams(UpstreamTarget(upstream.url, key)),
             }
         )
         caller = Caller(
