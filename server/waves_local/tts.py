@@ -501,6 +501,8 @@ class TtsSession:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Where the connection ends before the task has begun, nobody else does it.
+        task.add_done_callback(lambda _: sending.close())
 
     async def _end_idle(self) -> None:
         message = f"Connection timed out after {self._idle_timeout_s:g} seconds of inactivity"
