@@ -1,4 +1,4 @@
-"""The upstream connection is cut at random points, 200 a direction: nothing lost, nothing twice.
+"""The upstream connection is cut at random points, 200 a kind of session: nothing lost, nothing twice.
 
 A TCP proxy between the gateway and the upstream cuts each connection of a session after so many bytes, in the middle
 of whatever frame that is. The deterministic engine proves what was heard, to the sample.
@@ -7,6 +7,7 @@ of whatever frame that is. The deterministic engine proves what was heard, to th
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,12 +23,9 @@ from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.gateway import END, RunningGateway, audio_of, collect, of, running_gateway, start, text
 
 POINTS = 200
-AT_ONCE = 20
+AT_ONCE = 10
 """Lanes: a proxy and a gateway each, side by side."""
-STORY = (
-    "Once upon a time there was a stream of words. It went up a hill, and down again. "
-    "Nobody knew where it came from, but all could hear it."
-)
+STORY = "Once upon a time there was a stream of words. All could hear it."
 SAID = "the quick brown fox jumps over the lazy dog and runs away from here"
 SAID_LATER = "into the deep dark wood"
 RATE_HZ = 16000
@@ -68,19 +66,20 @@ async def in_lanes(seed: int, conversation: Any) -> list[int]:
     return found
 
 
-def cut(rng: random.Random, most_bytes: int) -> Faults:
-    """One or two connections end after so many bytes, by FIN or by RST."""
-    return Faults(
-        limit_bytes=rng.randrange(1, most_bytes),
+def cut(proxy: FaultProxy, rng: random.Random, *, up_bytes: int, down_bytes: int) -> None:
+    """One or two connections end within so many bytes that go up, or come down, by FIN or by RST."""
+    is_up = rng.random() < 0.5
+    faults = Faults(
+        limit_bytes=rng.randrange(1, up_bytes if is_up else down_bytes),
         limit_by=rng.choice(["close", "reset"]),
         limit_times=rng.choice([1, 1, 2]),
     )
+    proxy.set(**{"up" if is_up else "down": faults})
 
 
-async def listen(gateway: RunningGateway, proxy: FaultProxy, rng: random.Random, way: str) -> int:
+async def listen(gateway: RunningGateway, proxy: FaultProxy, rng: random.Random) -> int:
     pcm = encode_text(SAID, RATE_HZ) + bytes(2 * round(RATE_HZ * PAUSE_S)) + encode_text(SAID_LATER, RATE_HZ)
-    # Down the wire comes far less than up.
-    proxy.set(**{way: cut(rng, len(pcm) if way == "up" else 8000)})
+    cut(proxy, rng, up_bytes=len(pcm), down_bytes=8_000)
     size = rng.choice([640, 3200, 9600])
     settings = v1.TranscriptionSettings(word_timings=True, full_transcript=True)
     opening = v1.StartTranscription(
@@ -107,10 +106,8 @@ async def listen(gateway: RunningGateway, proxy: FaultProxy, rng: random.Random,
     return int(of("session_ended", got)[0].usage.reconnect_count)
 
 
-async def speak(
-    gateway: RunningGateway, proxy: FaultProxy, rng: random.Random, way: str, *, word_timings: bool
-) -> int:
-    proxy.set(**{way: cut(rng, 700_000 if way == "down" else 2_000)})
+async def speak(gateway: RunningGateway, proxy: FaultProxy, rng: random.Random, *, word_timings: bool) -> int:
+    cut(proxy, rng, up_bytes=2_000, down_bytes=260_000)
     pieces = [text(STORY, "u", end=True)]
     if rng.random() < 0.5:
         words = STORY.split(" ")
@@ -133,20 +130,16 @@ async def speak(
     return int(of("session_ended", got)[0].usage.reconnect_count)
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-async def test_no_word_is_lost_or_heard_twice(way: str) -> None:
+async def test_no_word_is_lost_or_heard_twice() -> None:
     """Every word, once, where it was said, on one timeline."""
-    lost = await in_lanes(20260, lambda gateway, proxy, rng: listen(gateway, proxy, rng, way))
+    lost = await in_lanes(20260, listen)
     assert len(lost) == POINTS
-    assert sum(n > 0 for n in lost) >= POINTS // 4, "the cuts do not meet the sessions"
+    assert sum(n > 0 for n in lost) >= POINTS // 2, "the cuts do not meet the sessions"
 
 
 @pytest.mark.parametrize("word_timings", [False, True])
-@pytest.mark.parametrize("way", ["up", "down"])
-async def test_every_text_is_spoken_once(way: str, word_timings: bool) -> None:
+async def test_every_text_is_spoken_once(word_timings: bool) -> None:
     """Every character once and in order; with word times, the word in which it was cut may begin twice."""
-    lost = await in_lanes(
-        20261, lambda gateway, proxy, rng: speak(gateway, proxy, rng, way, word_timings=word_timings)
-    )
+    lost = await in_lanes(20261, functools.partial(speak, word_timings=word_timings))
     assert len(lost) == POINTS
-    assert sum(n > 0 for n in lost) >= POINTS // 4, "the cuts do not meet the sessions"
+    assert sum(n > 0 for n in lost) >= POINTS // 2, "the cuts do not meet the sessions"
