@@ -33,7 +33,7 @@ from wavegate_server import config as options
 from wavegate_server import errors
 from wavegate_server.config import Config, ConfigError
 from wavegate_server.local import LocalUpstream
-from wavegate_server.probe import PING_S, Probe
+from wavegate_server.probe import Probe, Times
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
 from wavegate_server.rpc.gateway import Gateway
 from wavegate_server.rpc.server import BindError, GrpcServer, Service, Tls, check_port
@@ -50,7 +50,7 @@ from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import DialOptions, WebSocketDialer
 from wavegate_server.telemetry import logs, otel
-from wavegate_server.waves.tts import Mode, defaults
+from wavegate_server.waves.tts import Mode
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ def probe(config: Config, *, as_json: bool) -> int:
 async def _probe(config: Config, environment: Mapping[str, str], *, as_json: bool) -> int:
     choice = options.choose_upstream(config, environment)
     local = LocalUpstream(config.local_engine) if choice.is_local else None
+    times = Times()
     try:
         if local is not None:
             await local.start()
@@ -93,9 +94,10 @@ async def _probe(config: Config, environment: Mapping[str, str], *, as_json: boo
         )
         asking = Probe(
             target,
-            WebSocketDialer(DialOptions(ping_interval_s=PING_S)),
-            {**defaults(Mode.CONTINUATIONS), **options.synthesis_defaults(config)},
+            WebSocketDialer(DialOptions(ping_interval_s=times.ping_s)),
+            options.synthesis_defaults(config),
             active_requests=config.upstream_active_requests or 1,
+            times=times,
             say=lambda question: print(f"… {question}", file=sys.stderr),  # noqa: T201
         )
         findings = await asking.run()

@@ -2,7 +2,7 @@
 
 Each question is a short conversation over connections of its own, with a text of a few seconds. What is said is
 what was seen, once, on the connection that was asked: a service may behave otherwise tomorrow. Asking costs what
-speaking costs: some twenty short texts, and two short recordings.
+speaking costs: some twenty short texts, and two short recordings. While it asks, nobody else should use the account.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import msgspec
 import pybase64
 
+from wavegate_server import errors
 from wavegate_server.audio import AudioFormat, Encoding
 from wavegate_server.errors import WavegateError
 from wavegate_server.session.context import UpstreamTarget
@@ -28,29 +29,49 @@ from wavegate_server.waves.settings import Settings
 
 RATE_HZ = 16000
 """The rate at which both directions work, so that what is spoken can be listened to."""
-QUIET_S = 2.0
-"""Silence that ends listening for more frames: over three times what a release was seen to take."""
-ANSWER_S = 8.0
-"""How long a first frame may take."""
 LONG_TEXT = (
     "This is a somewhat longer passage, so that there is time to interrupt it while it is being spoken. "
     "It goes on for a while, sentence after sentence, and says nothing of importance. "
     "By now the listener has surely lost interest, and would like to say something too."
 )
-IDLE_S = 3
-"""Idle timeout that is asked for, to see whether pings reset it."""
-PING_S = 1.0
-"""How often connections ping; the dialler must be made with it."""
+LEAST_S_PER_CHAR = 0.045
+"""Speech faster than this (22 characters a second) was cut short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long what is waited for, in seconds."""
+
+    quiet_s: float = 2.0
+    """Silence that ends listening for more frames: over three times what a release was seen to take."""
+    answer_s: float = 8.0
+    """How long a first frame may take."""
+    idle_s: int = 3
+    """Idle timeout that is asked for, to see whether pings reset it."""
+    ping_s: float = 1.0
+    """How often connections ping; the dialler must be made with it."""
+    slot_wait_s: float = 30.0
+    """How long the account's slot may take to become free."""
+    slot_poll_s: float = 0.25
+    at_once_s: float = 0.5
+    """What took no longer happened at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One question and what was seen."""
 
+    topic: str
+    """The question in one word."""
     question: str
     answer: str
     flags: tuple[str, ...] = ()
     """What to start `wavegate-server` with because of it."""
+
+
+_Answer = tuple[str, *tuple[str, ...]]
+"""What was seen, and the flags that follow."""
+_Ask = Callable[[], Awaitable[_Answer]]
 
 
 @dataclass(slots=True)
@@ -96,6 +117,7 @@ class Probe:
         settings: Settings,
         *,
         active_requests: int = 1,
+        times: Times | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`active_requests`: the account's own limit, as its contract says. `say` is told what is being asked."""
@@ -103,71 +125,109 @@ class Probe:
         self._dialer = dialer
         self._settings = settings
         self._active = max(1, active_requests)
+        self._times = times or Times()
         self._say = say
         self._continuations = True
 
-    async def run(self) -> list[Finding]:
-        """Ask everything. Raises an error of `wavegate_server.errors` when the upstream cannot be reached at all."""
-        questions: Sequence[tuple[str, Callable[[], Awaitable[Finding]]]] = (
-            ("Are continuations (context_id) understood?", self._ask_continuations),
-            ("Does `complete` close the connection, and how often does it come?", self._ask_complete),
-            ("What happens to text that is sent while a request is being spoken?", self._ask_overlap),
-            ("Does `cancel_request` stop the speech, and does it answer?", self._ask_cancel),
-            ("Does closing the connection in mid-speech free the account's slot at once?", self._ask_slot),
-            ("Is a keepalive of one blank silent?", self._ask_blank),
-            ("Does a WebSocket ping reset the idle clock?", self._ask_ping),
-            ("Do transcription times restart on a new connection?", self._ask_times),
+    async def run(self, topics: Collection[str] = ()) -> list[Finding]:
+        """Ask everything, or what `topics` name.
+
+        Raises an error of `wavegate_server.errors` when the upstream cannot be reached at all, or speaks in no way.
+        """
+        questions: Sequence[tuple[str, str, _Ask]] = (
+            ("continuations", "Are continuations (context_id) understood?", self._ask_continuations),
+            (
+                "complete",
+                "Does `complete` close the connection, and how often does it come?",
+                self._ask_complete,
+            ),
+            (
+                "overlap",
+                "What happens to text that is sent while a request is being spoken?",
+                self._ask_overlap,
+            ),
+            ("cancel", "Does `cancel_request` stop the speech, and does it answer?", self._ask_cancel),
+            ("blank", "Is a keepalive of one blank silent?", self._ask_blank),
+            ("ping", "Does a WebSocket ping reset the idle clock?", self._ask_ping),
+            ("times", "Do transcription times restart on a new connection?", self._ask_times),
+            # Last: what it cuts may count as active for some time.
+            (
+                "slot",
+                "Does closing the connection in mid-speech free the account's slot at once?",
+                self._ask_slot,
+            ),
         )
-        findings = []
-        for question, ask in questions:
+        findings: list[Finding] = []
+        for topic, question, ask in questions:
+            if topics and topic not in topics:
+                continue
             self._say(question)
             try:
-                findings.append(await ask())
+                answer, *flags = await ask()
             except (WavegateError, TransportClosed, TimeoutError) as exc:
+                error = exc if isinstance(exc, WavegateError) else errors.UpstreamUnavailable(_words(exc))
                 if not findings:
-                    raise
-                words = exc.message if isinstance(exc, WavegateError) else str(exc) or "no answer in time"
-                findings.append(Finding(question, f"could not be settled: {words}"))
+                    raise error from exc
+                answer, flags = f"This could not be settled: {error.message}.", []
+            findings.append(Finding(topic, question, answer, tuple(flags)))
         return findings
 
     # -- the questions ------------------------------------------------------------------------------------------
 
-    async def _ask_continuations(self) -> Finding:
-        question = "Are continuations (context_id) understood?"
+    async def _ask_continuations(self) -> _Answer:
+        mode = tts.Mode.CONTINUATIONS
         async with self._connection() as link:
-            heard = await self._speak(link, ["Hello there."], tts.Mode.CONTINUATIONS)
-        if heard.audio_bytes and not heard.error:
-            return Finding(question, "Yes.", ("--tts-protocol continuations",))
+            # A sentence is spoken at its end then, before the text is closed.
+            *opening, closing = self._messages(["Hello there. "], mode, _new_id())
+            for message in opening:
+                await link.send(message)
+            heard = await self._listen(link, until=lambda h: bool(h.of("chunk") or h.error))
+            if heard.audio_bytes and not heard.error:
+                await link.send(closing)
+                await self._listen(link)
+                return "Yes.", "--tts-protocol continuations"
         self._continuations = False
-        why = f"they are refused ({heard.error})" if heard.error else "no speech came"
-        return Finding(question, f"No: {why}. Text is to be streamed by flush.", ("--tts-protocol flush",))
+        async with self._connection() as link:
+            flushed = await self._speak(link, ["Hello there."], tts.Mode.FLUSH)
+        if flushed.error or not flushed.audio_bytes:
+            # So it is not the way of sending that was wrong.
+            why = flushed.error or "no speech came"
+            raise errors.UpstreamRejected(
+                f"it does not speak a short text, whichever way it is sent: {why}; see whether --default-tts-model and "
+                "--default-voice name what it has"
+            )
+        why = (
+            f"they are refused ({heard.error})"
+            if heard.error
+            else "a sentence is not spoken before its text is closed"
+        )
+        return f"No: {why}. Text is to be streamed by flush, which works.", "--tts-protocol flush"
 
-    async def _ask_complete(self) -> Finding:
-        question = "Does `complete` close the connection, and how often does it come?"
-        pieces = ["One apple and one pear. Two apples and two pears. ", "Three apples and three pears. "]
+    async def _ask_complete(self) -> _Answer:
+        # More messages than sentences, so that the one can be told from the other.
+        pieces = ["One apple ", "and one pear. Two apples and two pears.", " Three apples and three pears."]
         async with self._connection() as link:
             heard = await self._speak(link, pieces, self._mode)
         count = len(heard.of("complete"))
         if count == 0:
-            often = "none came; the end of an utterance is found by quiet"
+            often = "None came; the end of an utterance is found by quiet"
         elif count == 1 and heard.releases == 1:
-            often = "one came, for speech in one release: once a turn or once a release"
+            often = "One came, for speech in one release: once a turn or once a release"
         elif count == 1:
-            often = f"once a turn (one, for {heard.releases} releases)"
+            often = f"Once a turn (one, for {heard.releases} releases)"
         elif count == heard.releases:
-            often = f"once a release ({count})"
+            often = f"Once a release ({count})"
         elif count == len(pieces):
-            often = f"once a message with text ({count})"
+            often = f"Once a message with text ({count})"
         else:
             often = f"{count} came, for {heard.releases} releases"
-        if heard.closed is None:
-            closes = "the connection stays open after it"
-        else:
-            closes = f"the connection was closed after it (code {heard.closed})"
-        return Finding(question, f"{often}; {closes}. The gateway works with all of it, no flag is needed.")
+        if heard.closed is not None:
+            often += f"; the connection was closed after it (code {heard.closed})"
+        elif count:
+            often += "; the connection stays open after it"
+        return (f"{often}. The gateway works with all of it, no flag is needed.",)
 
-    async def _ask_overlap(self) -> Finding:
-        question = "What happens to text that is sent while a request is being spoken?"
+    async def _ask_overlap(self) -> _Answer:
         async with self._connection() as link:
             first, second = _new_id(), _new_id()
             for message in self._messages([LONG_TEXT], self._mode, first):
@@ -189,17 +249,22 @@ class Probe:
             )
         elif first in order[order.index(second) :]:
             answer = "Both are spoken at once, their frames mixed."
+        elif (len(heard.pcm(first)) + len(later.pcm(first))) / 2 / RATE_HZ < len(
+            LONG_TEXT
+        ) * LEAST_S_PER_CHAR:
+            answer = "It takes the place of the first, which is cut short."
         else:
             answer = "It is spoken after the first, in order."
-        return Finding(question, f"{answer} The gateway sends one request at a time.")
+        return (f"{answer} It does not matter here: the gateway sends one request at a time.",)
 
-    async def _ask_cancel(self) -> Finding:
-        question = "Does `cancel_request` stop the speech, and does it answer?"
+    async def _ask_cancel(self) -> _Answer:
         if not self._continuations:
-            return Finding(question, "It belongs to continuations, which are not understood.")
+            return (
+                "It belongs to continuations, which are not understood. The gateway drops the connection instead.",
+            )
         async with self._connection() as link:
             protocol = self._protocol(tts.Mode.CONTINUATIONS)
-            request = tts.Request(_new_id(), self._settings)
+            request = tts.Request(_new_id(), {**tts.defaults(tts.Mode.CONTINUATIONS), **self._settings})
             for message in protocol.speak(request, LONG_TEXT, last=False, now=0.0):
                 await link.send(message)
             before = await self._listen(link, until=lambda h: bool(h.of("chunk")))
@@ -207,99 +272,98 @@ class Probe:
                 await link.send(message)
             after = await self._listen(link)
         answers = [f for f in after.frames if f.get("status") not in ("chunk", "word_timestamp")]
-        said = f"answered by {str(answers[0].get('status'))!r}" if answers else "not answered"
+        said = f"It is answered by {str(answers[0].get('status'))!r}." if answers else "It is not answered."
         whole_s = (before.audio_bytes + after.audio_bytes) / 2 / RATE_HZ
-        if whole_s > len(LONG_TEXT) * _LEAST_S_PER_CHAR:
-            return Finding(
-                question,
-                f"No: the speech went on to its end ({whole_s:.1f} s), or all of it was made before the cancel came; "
-                f"it is {said}. The gateway drops the connection where speech goes on.",
+        if after.error:
+            return (f"It is refused: {after.error}. The gateway drops the connection where speech goes on.",)
+        if whole_s > len(LONG_TEXT) * LEAST_S_PER_CHAR:
+            return (
+                f"No: the speech went on to its end ({whole_s:.1f} s), or all of it was made before the cancel came. "
+                f"{said} The gateway drops the connection where speech goes on.",
             )
-        return Finding(question, f"Yes, after {whole_s:.1f} s of speech; it is {said}.")
+        return (f"Yes, after {whole_s:.1f} s of speech. {said}",)
 
-    async def _ask_slot(self) -> Finding:
-        question = "Does closing the connection in mid-speech free the account's slot at once?"
+    async def _ask_blank(self) -> _Answer:
+        async with self._connection() as link:
+            for message in self._protocol(self._mode).keepalive(self._settings):
+                await link.send(message)
+            heard = await self._listen(link, patience_s=self._times.quiet_s)
+            if heard.error or heard.closed is not None:
+                why = heard.error or f"the connection is closed (code {heard.closed})"
+                return (f"No, it is refused: {why}. The gateway dials again where a connection is closed.",)
+            alive = await self._speak(link, ["Still here."], self._mode)
+        if heard.audio_bytes:
+            length_s = heard.audio_bytes / 2 / RATE_HZ
+            return (f"No: it makes {length_s:.1f} s of sound, which the gateway drops.",)
+        works = "and the connection goes on" if alive.audio_bytes else "but nothing was spoken after it"
+        return (f"Yes, {works}. Whether it is free only the account's bill can tell.",)
+
+    async def _ask_ping(self) -> _Answer:
+        idle_s = self._times.idle_s
+        loop = asyncio.get_running_loop()
+        async with self._connection(timeout_s=idle_s) as link:
+            began = loop.time()
+            # The dialler's connections ping every `ping_s` while they are being read.
+            heard = await self._listen(link, patience_s=idle_s * 2.5)
+            lived_s = loop.time() - began
+        gateway = "The gateway sends a keepalive of its own before that, either way."
+        if heard.closed is None:
+            return (
+                f"Yes, or it does not obey `timeout`: with timeout={idle_s} the connection lived for {lived_s:.0f} s "
+                f"and longer. {gateway}",
+            )
+        return (
+            f"No: with timeout={idle_s} it was closed after {lived_s:.1f} s in spite of pings. {gateway}",
+        )
+
+    async def _ask_times(self) -> _Answer:
+        async with self._connection() as link:
+            spoken = await self._speak(link, ["One two three four five."], self._mode)
+        pcm = spoken.pcm() + bytes(RATE_HZ)
+        name = _new_id()
+        first_s, second_s = [await self._transcribe(pcm, name) for _ in range(2)]
+        if first_s is None or second_s is None:
+            return ("No word came with a time: it cannot be told.",)
+        shown = f"the same word began at {first_s:.2f} s, then at {second_s:.2f} s"
+        if second_s < len(pcm) / 2 / RATE_HZ:
+            return (f"Yes ({shown}).",)
+        return (
+            f"No: they run on ({shown}) where two connections have the same external_session_id. The gateway gives "
+            "each connection its own, and needs no flag.",
+        )
+
+    async def _ask_slot(self) -> _Answer:
+        times = self._times
         async with contextlib.AsyncExitStack() as stack:
             links = [await stack.enter_async_context(self._connection()) for _ in range(self._active + 1)]
             for link in links[:-1]:
                 for message in self._messages([LONG_TEXT] * 2, self._mode, _new_id()):
                     await link.send(message)
                 await self._listen(link, until=lambda h: bool(h.of("chunk") or h.error))
-            refused = await self._speak(links[-1], ["Is there room?"], self._mode)
-            if not refused.error:
-                return Finding(
-                    question,
-                    f"One request more than {self._active} was spoken at the same time: there is no such limit "
-                    "here, or it is higher than --upstream-active-requests says, or speech is made too fast to tell.",
+            if not await self._is_refused(links[-1], "Is there room?"):
+                return (
+                    f"It cannot be told: {self._active + 1} requests were spoken at once. So the account allows "
+                    f"more than {self._active} (--upstream-active-requests says how many), or speech is made too fast.",
                 )
             links[0].abort()
             loop = asyncio.get_running_loop()
             cut_at = loop.time()
-            while (waited := loop.time() - cut_at) <= _SLOT_WAIT_S:
+            while (waited_s := loop.time() - cut_at) <= times.slot_wait_s:
                 async with self._connection() as link:
-                    if not (await self._speak(link, ["Is there room now?"], self._mode)).error:
+                    if not await self._is_refused(link, "Is there room now?"):
                         break
+                await asyncio.sleep(times.slot_poll_s)
             else:
-                return Finding(
-                    question,
-                    f"No: not within {_SLOT_WAIT_S:g} s.",
-                    (f"--upstream-slot-linger {_SLOT_WAIT_S:g}",),
+                return (
+                    f"No: it was not free within {times.slot_wait_s:g} s.",
+                    f"--upstream-slot-linger {times.slot_wait_s:g}",
                 )
-        if waited < _AT_ONCE_S:
-            return Finding(question, "Yes.", ("--upstream-slot-linger 0",))
-        linger_s = math.ceil(waited)
-        return Finding(
-            question, f"No: within {linger_s} s, not at once.", (f"--upstream-slot-linger {linger_s}",)
-        )
-
-    async def _ask_blank(self) -> Finding:
-        question = "Is a keepalive of one blank silent?"
-        async with self._connection() as link:
-            for message in self._protocol(self._mode).keepalive(self._settings):
-                await link.send(message)
-            heard = await self._listen(link, patience_s=QUIET_S)
-            alive = await self._speak(link, ["Still here."], self._mode)
-        if heard.error:
-            return Finding(
-                question, f"It is refused: {heard.error}. The gateway redials where a session was closed."
-            )
-        if heard.audio_bytes:
-            length = heard.audio_bytes / 2 / RATE_HZ
-            return Finding(question, f"No: it makes {length:.1f} s of sound, which the gateway drops.")
-        works = "and the connection goes on" if alive.audio_bytes else "but nothing was spoken after it"
-        return Finding(question, f"Yes, {works}. Whether it is free only the account's bill can tell.")
-
-    async def _ask_ping(self) -> Finding:
-        question = "Does a WebSocket ping reset the idle clock?"
-        loop = asyncio.get_running_loop()
-        async with self._connection(timeout_s=IDLE_S) as link:
-            began = loop.time()
-            # The dialler's connections ping every `PING_S` while they are being read.
-            heard = await self._listen(link, patience_s=IDLE_S * 4)
-            lived = loop.time() - began
-        if heard.closed is None:
-            return Finding(
-                question,
-                f"Yes, or `timeout` is not obeyed: with timeout={IDLE_S} it lived {lived:.0f} s and longer.",
-            )
-        return Finding(
-            question, f"No: with timeout={IDLE_S} it was closed after {lived:.1f} s, pings notwithstanding."
-        )
-
-    async def _ask_times(self) -> Finding:
-        question = "Do transcription times restart on a new connection?"
-        async with self._connection() as link:
-            spoken = await self._speak(link, ["One two three four five."], self._mode)
-        pcm = spoken.pcm() + bytes(RATE_HZ)
-        name = _new_id()
-        first, second = [await self._transcribe(pcm, name) for _ in range(2)]
-        if first is None or second is None:
-            return Finding(question, "No word came with a time: it cannot be told.")
-        shown = f"first word at {first:.2f} s, then at {second:.2f} s"
-        if second < len(pcm) / 2 / RATE_HZ:
-            return Finding(question, f"Yes ({shown}).")
-        return Finding(
-            question, f"No: they run on ({shown}). The gateway expects them to restart; report this."
+        if waited_s < times.at_once_s:
+            return "Yes.", "--upstream-slot-linger 0"
+        linger_s = math.ceil(waited_s)
+        return (
+            f"No: it was free after {waited_s:.1f} s. The gateway counts cut requests for that long.",
+            f"--upstream-slot-linger {linger_s}",
         )
 
     # -- conversations ------------------------------------------------------------------------------------------
@@ -323,9 +387,21 @@ class Probe:
 
     def _messages(self, pieces: Sequence[str], mode: tts.Mode, request_id: str) -> list[str]:
         protocol = self._protocol(mode)
-        request = tts.Request(request_id, self._settings)
+        request = tts.Request(request_id, {**tts.defaults(mode), **self._settings})
         out = [m for piece in pieces for m in protocol.speak(request, piece, last=False, now=0.0)]
         return [*out, *protocol.speak(request, "", last=True, now=0.0)]
+
+    async def _is_refused(self, link: Transport, text: str) -> bool:
+        """Whether a text is answered by an error; one that is spoken is heard to its end."""
+        for message in self._messages([text], self._mode, _new_id()):
+            await link.send(message)
+        answer = await self._listen(link, until=lambda h: bool(h.of("chunk") or h.error))
+        if answer.error:
+            return True
+        if not answer.of("chunk"):
+            raise TimeoutError
+        await self._listen(link)
+        return False
 
     async def _speak(self, link: Transport, pieces: Sequence[str], mode: tts.Mode) -> _Heard:
         for message in self._messages(pieces, mode, _new_id()):
@@ -337,13 +413,14 @@ class Probe:
         link: Transport,
         *,
         until: Callable[[_Heard], bool] = lambda heard: False,
-        patience_s: float = ANSWER_S,
+        patience_s: float | None = None,
     ) -> _Heard:
-        """Frames until `until`, the close, or quiet: `patience_s` before the first, `QUIET_S` after it."""
+        """Frames until `until`, the close, or quiet: `patience_s` (`answer_s`) before the first, then `quiet_s`."""
+        times = self._times
         heard = _Heard()
         while not until(heard):
             try:
-                async with asyncio.timeout(QUIET_S if heard.frames else patience_s):
+                async with asyncio.timeout(times.quiet_s if heard.frames else patience_s or times.answer_s):
                     message = await link.recv()
             except TimeoutError:
                 break
@@ -368,7 +445,7 @@ class Probe:
                 await transport.send(pcm[at : at + 4096])
             await transport.send('{"type":"close_stream"}')
             while True:
-                async with asyncio.timeout(ANSWER_S * 2):
+                async with asyncio.timeout(self._times.answer_s * 2):
                     message = await transport.recv()
                 for event in protocol.receive(message, 0.0):
                     if isinstance(event, stt.TranscriptReceived) and event.is_final and event.words:
@@ -381,10 +458,10 @@ class Probe:
             await transport.close()
 
 
-_LEAST_S_PER_CHAR = 0.045
-"""Speech faster than this (22 characters a second) was cut short."""
-_SLOT_WAIT_S = 30.0
-_AT_ONCE_S = 0.5
+def _words(exc: TransportClosed | TimeoutError) -> str:
+    return (
+        f"the connection was closed ({exc})" if isinstance(exc, TransportClosed) else "no answer came in time"
+    )
 
 
 def _new_id() -> str:

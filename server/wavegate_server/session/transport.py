@@ -242,8 +242,7 @@ class WebSocketTransport:
                     pong = asyncio.ensure_future(await self._connection.ping())
                 waited = 0.0
                 step = options.ping_timeout_s / 5
-                while not pong.done():
-                    await asyncio.sleep(step)
+                while not (await asyncio.wait({pong}, timeout=step))[0]:
                     # A peer that talks is alive, and one that we do not listen to proves nothing.
                     waited = waited + step if self._receiving and self._received == before else 0.0
                     before = self._received
