@@ -323,7 +323,7 @@ class Session(ABC):
         """Take a delta. `listener` gets its acks, beside the session's own stream."""
         now = self._now()
         if self.ended is not None or self._ending is not None:
-            ack = SettingsAcknowledged(update.update_id, AckState.SESSION_ENDED)
+            ack = self._step(update, AckState.SESSION_ENDED)
             if listener is not None:
                 listener(ack)
             else:
@@ -342,21 +342,11 @@ class Session(ABC):
         if waits or self._held:
             # Deltas apply in the order in which they came, so one that waits holds those behind it.
             if len(self._held) >= MAX_HELD_UPDATES:
-                self._acknowledge(
-                    SettingsAcknowledged(
-                        update.update_id,
-                        AckState.REJECTED,
-                        settings_revision=self.ledger.revision,
-                        error=errors.InvalidInput(f"more than {MAX_HELD_UPDATES} deltas are waiting"),
-                    )
-                )
+                error = errors.InvalidInput(f"more than {MAX_HELD_UPDATES} deltas are waiting")
+                self._acknowledge(self._step(update, AckState.REJECTED, error))
                 return
             self._held.append(update)
-            self._acknowledge(
-                SettingsAcknowledged(
-                    update.update_id, AckState.QUEUED, settings_revision=self.ledger.latest_revision
-                )
-            )
+            self._acknowledge(self._step(update, AckState.QUEUED))
             return
         self._take_update(update, now)
         self._rearm()
@@ -439,6 +429,19 @@ class Session(ABC):
             for watcher in list(self._watchers):
                 watcher(event)
 
+    def _step(
+        self, update: UpdateSettings, state: AckState, error: WavegateError | None = None
+    ) -> SettingsAcknowledged:
+        """A step of a delta that the ledger was not given, with the settings in force."""
+        ledger = self.ledger
+        return SettingsAcknowledged(
+            update.update_id,
+            state,
+            settings_revision=ledger.revision,
+            settings=ledger.settings,
+            error=error,
+        )
+
     def _acknowledge(self, ack: SettingsAcknowledged) -> None:
         """Send an ack everywhere it belongs, QUEUED at most once."""
         if ack.state is AckState.QUEUED:
@@ -483,7 +486,7 @@ class Session(ABC):
         if self.ended is not None:
             return
         for update in self._held:
-            self._acknowledge(SettingsAcknowledged(update.update_id, AckState.SESSION_ENDED))
+            self._acknowledge(self._step(update, AckState.SESSION_ENDED))
         self._held = []
         for ack in self.ledger.session_ended():
             self._acknowledge(ack)

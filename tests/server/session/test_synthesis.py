@@ -1182,6 +1182,8 @@ async def test_what_still_waits_at_the_end_is_told_so() -> None:
         caller.end_session(discard=True)
         await caller.ended()
         assert caller.ack_states("d1") == caller.ack_states("d2") == ["QUEUED", "SESSION_ENDED"]
+        in_force = caller.session.ledger.settings
+        assert all((a.settings_revision, a.settings) == (1, in_force) for a in caller.acks())
         late: list[Any] = []
         caller.session.update_settings(delta("d3", speed=0.5, in_band=False), late.append)
         assert [a.state for a in late] == [AckState.SESSION_ENDED]
