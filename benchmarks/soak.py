@@ -116,7 +116,7 @@ def _starts(text: str, cut_at: int) -> list[int]:
     return [
         i
         for i in range(cut_at + 1)
-        if (i in (0, cut_at) or " " in text[i - 1 : i + 1]) and " " not in text[i:cut_at].strip()
+        if (i == 0 or " " in text[i - 1 : i + 1]) and " " not in text[i:cut_at].strip()
     ]
 
 

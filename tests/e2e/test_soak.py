@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from typing import Any
 
 import pytest
+from wavegate.speech import v1
+from waves_local.deterministic import encode_text
 
 from benchmarks import soak
 
@@ -19,3 +22,57 @@ async def test_every_conversation_is_whole() -> None:
     assert not report.mismatches, str(report)
     for kind in ("utterances whole", "words heard", "reconnects"):
         assert report.totals[kind] > 0, str(report)
+
+
+def chunks(*stretches: str) -> list[Any]:
+    """The audio of these texts, each but the first behind a discontinuity; cut within a character at each end."""
+    found = []
+    for number, text in enumerate(stretches):
+        pcm = encode_text(text, 24000)
+        pcm = pcm[:-500] if number < len(stretches) - 1 else pcm
+        found += [
+            v1.AudioChunk(audio=pcm[at : at + 4800], discontinuity=number > 0 and at == 0)
+            for at in range(0, len(pcm), 4800)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [("one two three",), ("one tw", "two three"), ("one two t", "three"), ("one t", "two th", "three")],
+)
+def test_speech_that_is_whole(stretches: tuple[str, ...]) -> None:
+    soak.check_speech("one two three", chunks(*stretches), is_whole=True)
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        ("one two",),
+        ("one three",),
+        ("one two two three",),
+        ("one two thre",),
+        ("one tw", "three"),
+        ("one two th", "two three"),
+        ("one tw", "wo three"),
+        ("two three",),
+    ],
+)
+def test_speech_that_is_not(stretches: tuple[str, ...]) -> None:
+    with pytest.raises(soak.Mismatch):
+        soak.check_speech("one two three", chunks(*stretches), is_whole=True)
+
+
+def test_words_that_are_lost_repeated_or_moved() -> None:
+    said = [("one", 0.0), ("two", 0.5), ("three", 1.0)]
+    soak.check_words(said, said, is_whole=True)
+    soak.check_words(said, said[:2], is_whole=False)
+    for heard in (
+        said[:2],
+        said[1:],
+        [*said, said[2]],
+        [said[0], said[0], *said[1:]],
+        [*said[:2], ("three", 1.1)],
+    ):
+        with pytest.raises(soak.Mismatch):
+            soak.check_words(said, heard, is_whole=True)
