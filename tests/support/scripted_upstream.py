@@ -193,6 +193,7 @@ async def scripted_upstream(
 ) -> AsyncGenerator[ScriptedUpstream, None]:
     """Serve `script` to each connection. What a script asserts in vain fails the test at the end."""
     upstream = ScriptedUpstream("")
+    scripts: set[asyncio.Task[Any]] = set()
 
     async def on_handshake(connection: ServerConnection, request: Request) -> Response | None:
         upstream.handshakes += 1
@@ -218,6 +219,9 @@ async def scripted_upstream(
         )
         upstream.talks.append(talk)
         upstream.live += 1
+        playing = asyncio.current_task()
+        assert playing is not None
+        scripts.add(playing)
         upstream.changed.set()
         try:
             await script(talk)
@@ -226,23 +230,30 @@ async def scripted_upstream(
         except (AssertionError, LookupError, TypeError, TimeoutError) as exc:
             upstream.mistakes.append(exc)
         finally:
+            scripts.discard(playing)
             upstream.live -= 1
             upstream.changed.set()
 
+    listener = socket.socket()
+    # What the kernel takes for a script that does not read is little, and the same on every machine.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    listener.bind(("127.0.0.1", 0))
+    upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with serve(
         on_connection,
-        "127.0.0.1",
-        0,
+        sock=listener,
         process_request=on_handshake,
         ping_interval=None,
         compression=None,
         close_timeout=1.0,
         max_size=2**24,
     ) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        upstream.url = f"http://127.0.0.1:{port}"
-        yield upstream
-        server.close(close_connections=True)
+        try:
+            yield upstream
+        finally:
+            for script_task in scripts:
+                script_task.cancel()
+            server.close(close_connections=True)
     if upstream.mistakes:
         raise upstream.mistakes[0]
 
