@@ -173,7 +173,8 @@ _PROBED: Final = ("upstream", "api_key_file", "upstream_active_requests", "defau
 def probe(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     """Ask the upstream what its documents leave open, and say which flags follow.
 
-    Takes about a minute, and speaks some twenty short texts: they cost what speaking costs.
+    Takes about a minute, and speaks about a dozen short texts: they cost what speaking costs. Of several keys it
+    uses the first. While it asks, nobody else should use the account.
     """
     from wavegate_server import app  # noqa: PLC0415
 

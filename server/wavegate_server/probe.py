@@ -2,7 +2,8 @@
 
 Each question is a short conversation over connections of its own, with a text of a few seconds. What is said is
 what was seen, once, on the connection that was asked: a service may behave otherwise tomorrow. Asking costs what
-speaking costs: some twenty short texts, and two short recordings. While it asks, nobody else should use the account.
+speaking costs: about a dozen texts of one to six sentences, and two short recordings. While it asks, nobody else
+should use the account.
 """
 
 from __future__ import annotations
