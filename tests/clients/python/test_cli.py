@@ -274,6 +274,7 @@ class TestExitCodes:
         self, gateway: FakeGateway, code: grpc.StatusCode, reason: str, exit_code: int
     ) -> None:
         gateway.refuse = status(code, reason, "so it is")
+        gateway.refuse_all = True
         result = run("say", "x", "-o", "a.wav")
         assert result.exit_code == exit_code
         assert result.stderr.splitlines()[0] == "wavegate: so it is"
