@@ -95,13 +95,10 @@ class Line(Generic[RequestT, ResponseT]):
         self._outbox.clear()
         self.put(last)
         self.end()
-        try:
-            await asyncio.wait([self._writer], timeout=LAST_WRITE_S)
-            sent = self.written == self.queued and not self.over
-            if sent:
-                await asyncio.wait([self._reader], timeout=LAST_ANSWER_S)
-        finally:
-            await self.stop()
+        await asyncio.wait([self._writer], timeout=LAST_WRITE_S)
+        sent = self.written == self.queued and not self.over
+        if sent:
+            await asyncio.wait([self._reader], timeout=LAST_ANSWER_S)
         return sent
 
     async def stop(self) -> None:

@@ -695,14 +695,15 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
 
     async def _retire(self, line: Line[InputT, ResponseT]) -> None:
         """Ends a session that is not wanted any more, at the gateway too, which would keep it for its window."""
-        if not self._resume_window_s:
+        try:
+            last = self._make_request(end_session=types_pb2.EndSession(discard=True))
+            if self._resume_window_s and not await line.discard(last) and line.session_id:
+                # It takes no more input, or has no call: it is ended from outside.
+                request = session_service_pb2.CloseSessionRequest(session_id=line.session_id, discard=True)
+                with contextlib.suppress(WavegateError):
+                    await line.channel.unary(line.channel.sessions.CloseSession, request, CLOSE_TIMEOUT_S)
+        finally:
             await line.stop()
-            return
-        last = self._make_request(end_session=types_pb2.EndSession(discard=True))
-        if not await line.discard(last) and line.session_id:
-            request = session_service_pb2.CloseSessionRequest(session_id=line.session_id, discard=True)
-            with contextlib.suppress(WavegateError):
-                await line.channel.unary(line.channel.sessions.CloseSession, request, CLOSE_TIMEOUT_S)
 
     async def _stop(self) -> None:
         """Ends what is not over yet, and all tasks, within a few seconds."""
