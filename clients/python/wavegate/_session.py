@@ -214,6 +214,8 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         self._update_numbers = itertools.count(1)
         # Survival.
         self._resuming: asyncio.Task[None] | None = None
+        self._outage: tuple[float, Iterator[float]] | None = None
+        """Since when nothing has come, over any number of calls, and when to try again."""
         self._moving: asyncio.Task[None] | None = None
         self._successor: tuple[Line[InputT, ResponseT], ResponseT, Any] | None = None
         """A session that is open elsewhere, and the start that it was opened with."""
@@ -370,6 +372,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
 
     def _receive(self, response: ResponseT) -> EventT | None:
         self._last_received_sequence = response.sequence
+        self._outage = None
         self._log.acknowledge(response.acknowledged_input_sequence)
         event = self._convert(response)
         if isinstance(event, SessionStarted):
@@ -480,11 +483,18 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         except ConnectionLostError:
             if not (line.session_id and self._resume_window_s):
                 raise
-            line, response, _ = await self._take_up(channel, line.session_id, 0, self._resume_window_s)
+            line, response, _ = await self._take_up(
+                channel, line.session_id, 0, self._resume_window_s, _delays_s()
+            )
             return line, response
 
     async def _take_up(
-        self, channel: Channel, session_id: str, last_received_sequence: int, window_s: float
+        self,
+        channel: Channel,
+        session_id: str,
+        last_received_sequence: int,
+        window_s: float,
+        delays_s: Iterator[float],
     ) -> tuple[Line[InputT, ResponseT], ResponseT, int]:
         """Resumes a session; gives also how many tries it took. Raises what made the last one fail."""
         start = type(self._start_message)(
@@ -493,7 +503,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         failure = GatewayUnavailableError(f"the gateway at {channel.target} does not answer")
         try:
             async with asyncio.timeout(window_s):
-                for attempt, delay_s in enumerate(_delays_s(), 1):
+                for attempt, delay_s in enumerate(delays_s, 1):
                     await asyncio.sleep(delay_s)
                     line = self._begin(channel, start)
                     try:
@@ -568,11 +578,18 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
             self._give_up(None, self._told_what_is_lost(failure, None))
 
     async def _resume(self, lost: Line[InputT, ResponseT], failure: WavegateError) -> None:
-        began_s = asyncio.get_running_loop().time()
+        now_s = began_s = asyncio.get_running_loop().time()
+        if self._outage is None:
+            self._outage = now_s, _delays_s()
+        since_s, delays_s = self._outage
         window_s = self._resume_window_s if self._moving is None else MOVING_RESUME_S
         try:
             line, response, attempts = await self._take_up(
-                lost.channel, self.session_id, self._last_received_sequence, window_s
+                lost.channel,
+                self.session_id,
+                self._last_received_sequence,
+                since_s + window_s - now_s,
+                delays_s,
             )
         except WavegateError as exc:
             self._resuming = None

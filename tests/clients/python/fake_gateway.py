@@ -109,6 +109,8 @@ class FakeGateway:
     """After `session_ended` the call is aborted at once, while the client may still be writing."""
     lose: bool = False
     """Sessions are cut off after `session_started` and the first text or audio, without a last word."""
+    lose_with: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+    """What a proxy in between makes of it."""
     late_audio_chunks: int = 0
     """Audio that is on its way when a cancel arrives: sent before `utterance_cancelled`."""
     slow_cancel: bool = False
@@ -294,7 +296,7 @@ class FakeSynthesisSession(FakeSession):
             request = await self.read()
             kind = request.WhichOneof("input") if request else "end_session"
             if self.gateway.lose and kind == "text":
-                await self.context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+                await self.context.abort(self.gateway.lose_with, "Socket closed")
             match kind:
                 case "text":
                     await self.text(request.text)

@@ -743,3 +743,37 @@ class TestTranscriptionMoves:
                     assert event.lost_audio_s == pytest.approx(length_s - 2.0, abs=0.2)
                     break
             await session.discard()
+
+    async def test_opus_is_sent_again_packet_by_packet(
+        self, pair: tuple[RunningGateway, RunningGateway]
+    ) -> None:
+        old, new = pair
+        async with (
+            Client(targets=[old.target, new.target]) as client,
+            client.transcribe(audio_format=AudioFormat("OPUS", 48000), language_code="en") as session,
+        ):
+            for _ in range(10):
+                await session.send_audio(b"\xf8\xff\xfe")  # 20 ms of silence
+            drain(old, 20.0)
+            await until(lambda: len(new.gateway.registry) == 1 and not len(old.gateway.registry))
+            (live,) = new.gateway.registry
+            await until(lambda: live.usage().audio_duration_s == pytest.approx(0.2))
+            assert live.usage().audio_bytes == 30
+            await session.discard()
+
+    async def test_what_cannot_move_stays_and_is_finished(
+        self, pair: tuple[RunningGateway, RunningGateway]
+    ) -> None:
+        old, new = pair
+        async with (
+            Client(targets=[old.target, new.target]) as client,
+            client.transcribe(audio_format=AudioFormat("OGG_OPUS", 48000), language_code="en") as session,
+        ):
+            drain(old, 20.0)
+            await until(lambda: session.go_away is not None)
+            await session.end()
+            events = await all_of(session)
+        assert not [e for e in events if isinstance(e, SessionMoved)]
+        assert session.ended is not None
+        assert session.ended.reason == "CLIENT_END"
+        assert not len(new.gateway.registry)

@@ -629,6 +629,22 @@ class TestFailing:
 
 
 class TestResumeRoom:
+    @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN"])
+    async def test_a_call_that_does_not_live_long_is_not_tried_for_ever_without_a_pause(
+        self, gateway: FakeGateway, client: Client, code: str
+    ) -> None:
+        """Whatever proxies make of a loss, it is one. This gateway loses every call as soon as text comes."""
+        gateway.resume_window_s = 1
+        gateway.lose = True
+        gateway.lose_with = grpc.StatusCode[code]
+        with pytest.raises(ConnectionLostError, match=r"could not be resumed[^$]*\n  lost: utterance one"):
+            async with client.synthesize(voice_id="magnus") as session:
+                await (await session.say("Hello", utterance_id="one")).done()
+        starts = gateway.inputs("start")
+        assert 3 <= len(starts) <= 5  # at once, and after 0.1, 0.3 and 1 s
+        assert {start.resume_session_id for start in starts[1:]} == {session.session_id}
+        assert {start.last_received_sequence for start in starts[1:]} == {1}
+
     async def test_unacknowledged_input_is_kept_where_a_resume_was_granted(
         self, gateway: FakeGateway, client: Client
     ) -> None:
