@@ -591,9 +591,10 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
                 since_s + window_s - now_s,
                 delays_s,
             )
-        except WavegateError as exc:
+        except Exception as exc:  # whoever waits must hear of it, whatever it is
             self._resuming = None
-            self._give_up(None, self._told_what_is_lost(failure, exc))
+            why = exc if isinstance(exc, WavegateError) else WavegateError(str(exc), code="INTERNAL")
+            self._give_up(None, self._told_what_is_lost(failure, why))
             return
         self._resuming = None
         self._spawn(lost.stop())
@@ -652,7 +653,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
             try:
                 async with asyncio.timeout(OPEN_ELSEWHERE_S):
                     self._successor = (*await self._open_somewhere(start), start)
-            except (WavegateError, TimeoutError):
+            except Exception:  # the next try may do better, and the session lives on meanwhile
                 self._pause(False)
                 continue
             if self._is_between():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import re
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -41,6 +42,7 @@ from waves_local.codecs import mulaw_encode
 
 from tests.clients.python.cutting_proxy import CuttingProxy, Direction, cutting_proxy
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.process import running
 
 CUTS = 50
 STORY = (
@@ -777,3 +779,26 @@ class TestTranscriptionMoves:
         assert session.ended is not None
         assert session.ended.reason == "CLIENT_END"
         assert not len(new.gateway.registry)
+
+
+async def test_a_process_that_is_told_to_stop_is_left_and_ends() -> None:
+    """SIGTERM, as an orchestrator sends it: both sessions are gone long before the drain's time is up."""
+    options = ("--local-engine", "deterministic", "--drain-timeout", "30")
+    speech = waves_local.speech(SPOKEN[:6], 16000, gap_s=0.2, tail_s=0.3)
+    async with running(*options) as old, running(*options) as new:
+        async with (
+            Client(targets=[old.target, new.target]) as client,
+            client.synthesize(voice_id="magnus") as speaking,
+            client.transcribe(language_code="en") as listening,
+        ):
+            await listening.send_audio(speech[: len(speech) // 2])
+            utterances = [await speaking.say(text) for text in STORY]
+            old.signal(signal.SIGTERM)
+            assert [waves_local.spoken(await u.read()) for u in utterances] == list(STORY)
+            assert await asyncio.wait_for(old.ended(), 15) == 0
+            await listening.send_audio(speech[len(speech) // 2 :])
+            await listening.end()
+            assert words_of(await all_of(listening)) == SPOKEN[:6]
+            assert (await speaking.say("Still here.")).utterance_id
+        assert speaking.ended is not None
+        assert speaking.ended.error is None
