@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from copy import copy
 from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
@@ -39,6 +40,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # A lost connection is made again as soon as a session wants to be resumed over it, not seconds later.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     # Each client its own connection, so that clients of one process spread over the workers behind an address.
@@ -52,6 +56,9 @@ class StreamCall(Protocol[RequestT_contra, ResponseT_co]):
     grpcio keeps a style for each direction. Reading by iteration matters: `read()` gives up what has arrived
     but was not read yet as soon as a write has failed, iteration does not.
     """
+
+    async def initial_metadata(self) -> Any:
+        """What the server sent before its first response; empty where the call failed before."""
 
     async def write(self, request: RequestT_contra) -> None:
         """Sends one message. Cancelling it cancels the call."""
@@ -91,6 +98,8 @@ class Channel:
         options: Sequence[tuple[str, str | int]],
     ) -> None:
         self.target = target
+        self.lines = 0
+        """How many bidirectional calls are open on it."""
         self._options = [*dict([*_OPTIONS, *options]).items()]
         self._credentials = None
         if tls or root_certificates or client_certificate:
@@ -100,6 +109,14 @@ class Channel:
             *metadata,
             *((("authorization", f"Bearer {token}"),) if token else ()),
         )
+
+    def fresh(self) -> Channel:
+        """The same with a connection of its own, which may lead to another process behind the same address."""
+        other = copy(self)
+        other.lines = 0
+        for made in ("_channel", "synthesis", "transcription", "sessions"):
+            other.__dict__.pop(made, None)
+        return other
 
     # Made with the first call, since grpc.aio ties a channel to the event loop in which it is made. The generated
     # stubs carry no types; the classes that use them say what each call takes and gives.
@@ -152,6 +169,50 @@ class Channel:
             return await method(request, timeout=timeout_s, metadata=self.metadata())
         except aio.AioRpcError as exc:
             raise self.error(exc, answered=False) from exc
+
+
+class Channels:
+    """The channels of a client: one a target, the one in use first."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = [*channels]
+        self._replaced: list[Channel] = []
+
+    @property
+    def current(self) -> Channel:
+        """Where new calls go."""
+        return self._channels[0]
+
+    def candidates(self) -> list[Channel]:
+        """Where a session may be opened, in the order of preference."""
+        return [*self._channels]
+
+    def prefer(self, channel: Channel) -> None:
+        """This one works: what comes next goes there first."""
+        if channel in self._channels:
+            at = self._channels.index(channel)
+            self._channels = [*self._channels[at:], *self._channels[:at]]
+
+    async def leave(self, channel: Channel) -> Channel | None:
+        """The gateway there shuts down: the other targets come first, and a fresh connection to this one last.
+
+        The old connection stays as long as sessions use it. Gives the fresh one; `None` where it was left before.
+        """
+        fresh = None
+        if channel in self._channels:
+            fresh = channel.fresh()
+            self._channels.remove(channel)
+            self._channels.append(fresh)
+            self._replaced.append(channel)
+        for unused in [c for c in self._replaced if not c.lines]:
+            self._replaced.remove(unused)
+            await unused.close()
+        return fresh
+
+    async def close(self) -> None:
+        """Ends every call and closes every connection."""
+        for channel in (*self._channels, *self._replaced):
+            await channel.close()
 
 
 def _trace_context() -> Metadata:

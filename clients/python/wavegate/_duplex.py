@@ -1,10 +1,10 @@
-"""One bidirectional call: what every kind of stream shares.
+"""Bidirectional calls: what every kind of stream shares.
 
 grpc.aio ends a whole call when a task that waits for one of its reads or writes is cancelled, so callers never touch
-the call. Two tasks do: the writer empties an outbox, the reader fills a buffer of events. Callers wait for a state
-(`_until`), and cancelling such a wait leaves the call as it is.
+the call. The two tasks of a `Line` do: one empties an outbox, the other hands on what comes. Callers wait for a state
+(`Duplex._until`), and cancelling such a wait leaves the call as it is.
 
-The reader stops at a full buffer, so that audio piles up in the gateway and not here; but it reads on while anybody
+Reading stops at a full buffer, so that audio piles up in the gateway and not here; but it goes on while anybody
 waits for an answer or for room to write, because what they wait for may lie behind that audio.
 """
 
@@ -14,12 +14,12 @@ import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from grpc import aio
 
 from wavegate._channel import Channel, StreamCall
-from wavegate.errors import ConnectionLostError, SessionClosedError, WavegateError
+from wavegate.errors import SessionClosedError, WavegateError
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -28,32 +28,168 @@ AnswerT = TypeVar("AnswerT")
 
 GOODBYE_S = 2.0
 """How long the gateway may take to end the call after its last message; it gives our side 1 s to stop writing."""
+LAST_WRITE_S = 0.5
+"""How long a call that nobody wants any more may take for its last request,"""
+LAST_ANSWER_S = 1.0
+"""and its other end for ending it."""
+
+
+class LineOwner(Protocol):
+    """Who is told what happens on a line."""
+
+    def _on_response(self, line: Any, response: Any) -> bool:
+        """A response came; true if it is the last one."""
+
+    def _on_over(self, line: Any, failure: WavegateError | None) -> None:
+        """The call is over: after a failure, or in good order, or because this side cancelled it."""
+
+    def _notify(self) -> None:
+        """Something else changed."""
+
+
+class Line(Generic[RequestT, ResponseT]):
+    """One call: a task writes what waits in the outbox, another reads as long as `flow` is set."""
+
+    def __init__(self, owner: LineOwner, channel: Channel, call: StreamCall[RequestT, ResponseT]) -> None:
+        self._owner: LineOwner | None = owner
+        self.channel = channel
+        self._call = call
+        self.queued = 0
+        self.written = 0
+        self.session_id = ""
+        """What the gateway named the session, which it does before the upstream has accepted it."""
+        self.over = False
+        self.cancelled = False
+        """Whether this side ended the call."""
+        self.failure: WavegateError | None = None
+        """Why it is over, unless it ended in good order."""
+        self.flow = asyncio.Event()
+        """While clear, nothing is handed on."""
+        self.flow.set()
+        self._outbox: deque[RequestT] = deque()
+        self._half_close = False
+        self._work = asyncio.Event()
+        channel.lines += 1
+        self._writer = asyncio.create_task(self._write())
+        self._reader = asyncio.create_task(self._read())
+
+    def put(self, request: RequestT) -> int:
+        """Sends a request after those before it; `written` reaches the number given back once it has gone."""
+        self._outbox.append(request)
+        self._work.set()
+        self.queued += 1
+        return self.queued
+
+    def end(self) -> None:
+        """Half-closes the call once everything queued is written."""
+        self._half_close = True
+        self._work.set()
+
+    async def discard(self, last: RequestT) -> bool:
+        """Sends `last` instead of what is not sent yet, and waits for the end, of which nobody is told any more.
+
+        False if it could not be sent in time.
+        """
+        self._owner = None
+        self.flow.set()
+        self._outbox.clear()
+        self.put(last)
+        self.end()
+        await asyncio.wait([self._writer], timeout=LAST_WRITE_S)
+        sent = self.written == self.queued and not self.over
+        if sent:
+            await asyncio.wait([self._reader], timeout=LAST_ANSWER_S)
+        return sent
+
+    async def stop(self) -> None:
+        """Ends the call, if it lives, and its tasks. Takes no longer than the goodbye."""
+        try:
+            if not self.over:
+                self._call.cancel()
+                self._reader.cancel()
+            await asyncio.wait([self._reader])
+        finally:
+            self._call.cancel()
+            self._reader.cancel()
+            self._writer.cancel()
+        await asyncio.gather(self._reader, self._writer, return_exceptions=True)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while self._outbox:
+                    request = self._outbox.popleft()
+                    await self._call.write(request)
+                    self.written = self.queued - len(self._outbox)
+                    self._notify()
+                if self._half_close:
+                    await self._call.done_writing()
+                    return
+                self._work.clear()
+                await self._work.wait()
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the call is over; the reader learns why
+
+    async def _read(self) -> None:
+        failure: WavegateError | None = None
+        answered = last = False
+        try:
+            named = await self._call.initial_metadata()
+            self.session_id = str(dict(named or ()).get("wavegate-session-id", ""))
+            async for response in self._call:
+                answered = True
+                await self.flow.wait()
+                last = self._owner is not None and self._owner._on_response(self, response)
+                if last:
+                    break
+        except aio.AioRpcError as exc:
+            failure = self.channel.error(exc, answered=answered or bool(self.session_id))
+        except asyncio.CancelledError:
+            self.cancelled = True
+        except Exception as exc:  # whoever waits must hear of it, whatever it is
+            failure = WavegateError(f"an answer of the gateway cannot be read: {exc}", code="INTERNAL")
+            failure.__cause__ = exc
+            self._call.cancel()
+        self.over = True
+        self.failure = failure
+        self.channel.lines -= 1
+        if self._owner is not None:
+            self._owner._on_over(self, failure)
+        if last:
+            await self._goodbye()
+
+    async def _goodbye(self) -> None:
+        """Lets the gateway end the call itself, so that both sides see the same status."""
+        self._outbox.clear()
+        self.end()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                async for _ in self._call:
+                    pass
+        except (aio.AioRpcError, asyncio.CancelledError, TimeoutError):
+            pass
+        self._call.cancel()
+
+    def _notify(self) -> None:
+        if self._owner is not None:
+            self._owner._notify()
 
 
 class Duplex(Generic[RequestT, ResponseT, EventT]):
-    """Base of the streams: outbox, buffer of events, and waiting. One event loop."""
+    """Base of the streams: a line, a buffer of events, and waiting. One event loop."""
 
-    def __init__(self, channel: Channel, *, buffer_limit_bytes: int | None) -> None:
-        self._channel = channel
+    def __init__(self, *, buffer_limit_bytes: int | None) -> None:
         self._buffer_limit_bytes = buffer_limit_bytes
-        self._call: StreamCall[RequestT, ResponseT] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-
-        self._outbox: deque[RequestT] = deque()
-        self._queued = 0
-        self._written = 0
-        self._half_close = False
-        self._work = asyncio.Event()
+        self._line: Line[RequestT, ResponseT] | None = None
+        self._input_ended = False
 
         self._buffer: deque[EventT] = deque()
         self._buffered_bytes = 0
         self._discarding = False
         self._waiting = 0
-        self._flow = asyncio.Event()
-        self._flow.set()
+        self._paused = False
         self._change: asyncio.Event | None = None
 
-        self._answered = False
         self._finished = False
         self._failure: WavegateError | None = None
         self._failure_raised = False
@@ -68,109 +204,47 @@ class Duplex(Generic[RequestT, ResponseT, EventT]):
         """How much of the buffer an event takes."""
         return 0
 
-    def _is_last(self, event: EventT) -> bool:
-        """Whether nothing follows this event, whatever the call's own status will be."""
-        return False
-
-    def _ending(self) -> WavegateError | None:
-        """The failure of a call that ended with OK; `None` if that is as it should be."""
-        return None
+    def _is_taken(self, line: Line[RequestT, ResponseT], number: int) -> bool:
+        """Whether whoever sent request `number` of the line need not wait any longer."""
+        return line.written >= number
 
     # --- sending --------------------------------------------------------------------------------
 
-    def _start(self, call: StreamCall[RequestT, ResponseT]) -> None:
-        self._call = call
-        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._read())]
-
     def _check_open(self) -> None:
-        if self._call is None:
+        if self._line is None:
             raise RuntimeError("it is not open yet: enter it by `async with`")
         if self._finished:
             raise self._closed_error()
-        if self._half_close:
+        if self._input_ended:
             raise SessionClosedError("the session's input has ended; open another session to send more")
 
-    async def _put(self, request: RequestT, *, last: bool = False) -> None:
+    async def _put(self, request: RequestT) -> None:
         """Sends a request; returns when the transport has taken it. A cancelled wait does not take it back."""
         self._check_open()
-        self._queued += 1
-        mine = self._queued
-        self._outbox.append(request)
-        if last:
-            self._end_of_input()
-        self._work.set()
-        await self._until(lambda: True if self._written >= mine else None)
+        assert self._line is not None
+        await self._taken(self._line, self._line.put(request))
 
-    def _end_of_input(self) -> None:
-        """Half-closes the call once everything queued is written."""
-        self._half_close = True
-        self._work.set()
-
-    async def _write(self) -> None:
-        assert self._call is not None
-        try:
-            while True:
-                while self._outbox:
-                    await self._call.write(self._outbox.popleft())
-                    self._written += 1
-                    self._notify()
-                if self._half_close:
-                    await self._call.done_writing()
-                    return
-                self._work.clear()
-                await self._work.wait()
-        except (aio.AioRpcError, asyncio.InvalidStateError):
-            return  # the call is over; the reader learns why
+    async def _taken(self, line: Line[RequestT, ResponseT], number: int) -> None:
+        await self._until(lambda: self._is_taken(line, number) or None)
 
     # --- receiving ------------------------------------------------------------------------------
 
-    async def _read(self) -> None:
-        assert self._call is not None
-        failure: WavegateError | None = None
-        last = False
-        try:
-            async for response in self._call:
-                self._answered = True
-                event = self._receive(response)
-                if event is not None:
-                    self._deliver(event)
-                    last = self._is_last(event)
-                if last:
-                    break
-                self._notify()
-                await self._flow.wait()
-            failure = self._ending()
-        except aio.AioRpcError as exc:
-            failure = self._channel.error(exc, answered=self._answered)
-        except asyncio.CancelledError:
-            pass  # we ended the call ourselves
-        except Exception as exc:  # whoever waits must hear of it, whatever it is
-            failure = WavegateError(f"an answer of the gateway cannot be read: {exc}", code="INTERNAL")
-            failure.__cause__ = exc
-            self._call.cancel()
+    def _on_response(self, line: Line[RequestT, ResponseT], response: ResponseT) -> bool:
+        event = self._receive(response)
+        if event is not None:
+            self._deliver(event)
+        self._notify()
+        return False
+
+    def _on_over(self, line: Line[RequestT, ResponseT], failure: WavegateError | None) -> None:
         self._finish(failure)
-        if last:
-            await self._goodbye()
 
     def _finish(self, failure: WavegateError | None) -> None:
         self._finished = True
         self._failure = failure
         self._notify()
 
-    async def _goodbye(self) -> None:
-        """Lets the gateway end the call itself, so that both sides see the same status."""
-        assert self._call is not None
-        self._outbox.clear()
-        self._end_of_input()
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                async for _ in self._call:
-                    pass
-        except (aio.AioRpcError, asyncio.CancelledError, TimeoutError):
-            pass
-        self._call.cancel()
-
-    def _deliver(self, event: EventT) -> None:
+    def _deliver(self, event: Any) -> None:
         if not self._discarding:
             self._buffer.append(event)
             self._buffered_bytes += self._size_bytes(event)
@@ -201,11 +275,13 @@ class Duplex(Generic[RequestT, ResponseT, EventT]):
         self._update_flow()
 
     def _update_flow(self) -> None:
+        if self._line is None:
+            return
         limit = self._buffer_limit_bytes
-        if limit is None or self._buffered_bytes < limit or self._waiting:
-            self._flow.set()
+        if (limit is None or self._buffered_bytes < limit or self._waiting) and not self._paused:
+            self._line.flow.set()
         else:
-            self._flow.clear()
+            self._line.flow.clear()
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -250,23 +326,6 @@ class Duplex(Generic[RequestT, ResponseT, EventT]):
             raise self._closed_error()
 
     async def _stop(self) -> None:
-        """Ends the call, if it lives, and its tasks. Takes no longer than the goodbye."""
-        if self._call is None:
-            return
-        writer, reader = self._tasks
-        try:
-            if not self._finished:
-                self._call.cancel()
-                reader.cancel()
-            await asyncio.wait([reader])
-        finally:
-            self._call.cancel()
-            reader.cancel()
-            writer.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _lost(self) -> ConnectionLostError:
-        return ConnectionLostError(
-            f"the gateway at {self._channel.target} ended the call without a last word; open a new session",
-            code="UNAVAILABLE",
-        )
+        """Ends the call, if it lives, and all tasks. Takes no longer than the goodbye."""
+        if self._line is not None:
+            await self._line.stop()

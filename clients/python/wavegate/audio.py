@@ -9,7 +9,15 @@ from typing import BinaryIO
 
 from wavegate.settings import AudioEncoding, AudioFormat
 
-__all__ = ["Pacer", "WavWriter", "bytes_per_second", "pieces", "wav_header"]
+__all__ = [
+    "Pacer",
+    "WavWriter",
+    "bytes_per_second",
+    "opus_duration_s",
+    "pieces",
+    "sample_bytes",
+    "wav_header",
+]
 
 _SAMPLE_BYTES: dict[AudioEncoding, int] = {"LINEAR16": 2, "LINEAR32": 4, "MULAW": 1, "ALAW": 1}
 
@@ -22,6 +30,27 @@ def bytes_per_second(audio_format: AudioFormat) -> int:
     if audio_format.encoding not in _SAMPLE_BYTES:
         raise ValueError(f"{audio_format.encoding} has no fixed rate of bytes")
     return _SAMPLE_BYTES[audio_format.encoding] * audio_format.sample_rate_hz
+
+
+def sample_bytes(audio_format: AudioFormat) -> int:
+    """The size of a sample of a raw format; `KeyError` for a compressed one."""
+    return _SAMPLE_BYTES[audio_format.encoding]
+
+
+def opus_duration_s(packet: bytes) -> float:
+    """The playing time of an Opus packet, as its first two bytes tell it (RFC 6716, 3.1 and 3.2)."""
+    if not packet:
+        return 0.0
+    config = packet[0] >> 3
+    if config < 12:  # SILK
+        frame_ms = (10.0, 20.0, 40.0, 60.0)[config % 4]
+    elif config < 16:  # hybrid
+        frame_ms = (10.0, 20.0)[config % 2]
+    else:  # CELT
+        frame_ms = (2.5, 5.0, 10.0, 20.0)[config % 4]
+    code = packet[0] & 3
+    count = (1, 2, 2)[code] if code < 3 else packet[1] & 63 if len(packet) > 1 else 0
+    return count * frame_ms / 1000
 
 
 def pieces(content: bytes, audio_format: AudioFormat, limit_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
-from wavegate._channel import DEFAULT_TARGET, Channel
+from wavegate._channel import DEFAULT_TARGET, Channel, Channels
 from wavegate._events_wire import sentence, session_info, upstream_info, voice, word
+from wavegate._session import RESUME_WINDOW_S
 from wavegate._settings_wire import audio_format_to_wire, seconds, settings_to_wire
 from wavegate.control import SettingsStream
 from wavegate.events import SessionInfo, Voice
@@ -43,6 +44,9 @@ class Client:
     It connects with the first call, and again by itself after a loss. Any number of calls and sessions may run at
     once, in the event loop of that first call. Use it as `async with Client() as client`, or `close` it.
 
+    `targets` instead are several addresses of gateways: a session opens on the first that takes it, and moves to
+    another one when its own shuts down. Calls that are no session go to the one in use.
+
     `tls` (implied by certificates, PEM) encrypts; `token` goes with every call as `authorization: Bearer`; `options`
     are gRPC channel arguments on top of this client's own.
     """
@@ -51,6 +55,7 @@ class Client:
         self,
         target: str | None = None,
         *,
+        targets: Sequence[str] = (),
         tls: bool = False,
         root_certificates: bytes | None = None,
         client_certificate: tuple[bytes, bytes] | None = None,
@@ -59,14 +64,21 @@ class Client:
         options: Sequence[tuple[str, str | int]] = (),
     ) -> None:
         """`client_certificate` is the private key and the chain."""
-        self._channel = Channel(
-            target or default_target(),
-            tls=tls,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            token=token or os.environ.get("WAVEGATE_TOKEN"),
-            metadata=metadata,
-            options=options,
+        if target is not None and targets:
+            raise TypeError("give either a target or targets")
+        self._channels = Channels(
+            [
+                Channel(
+                    address,
+                    tls=tls,
+                    root_certificates=root_certificates,
+                    client_certificate=client_certificate,
+                    token=token or os.environ.get("WAVEGATE_TOKEN"),
+                    metadata=metadata,
+                    options=options,
+                )
+                for address in dict.fromkeys(targets or [target or default_target()])
+            ]
         )
 
     def __repr__(self) -> str:
@@ -74,8 +86,12 @@ class Client:
 
     @property
     def target(self) -> str:
-        """Where the gateway is."""
+        """Where the gateway is; of several, the one in use."""
         return self._channel.target
+
+    @property
+    def _channel(self) -> Channel:
+        return self._channels.current
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,7 +103,7 @@ class Client:
 
     async def close(self) -> None:
         """Ends every call and the connection."""
-        await self._channel.close()
+        await self._channels.close()
 
     # --- sessions of this caller ----------------------------------------------------------------
 
@@ -98,7 +114,7 @@ class Client:
         client_session_id: str = "",
         labels: Mapping[str, str] | None = None,
         max_audio_lead_s: float | None = None,
-        resume_window_s: float | None = None,
+        resume_window_s: float = RESUME_WINDOW_S,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[SynthesisOptions],
     ) -> SynthesisSession:
@@ -106,10 +122,12 @@ class Client:
 
         `max_audio_lead_s` lets the gateway send at most so much audio ahead of real time; without it audio comes as
         fast as it is read. `labels` show in `list_sessions`. `client_session_id` goes upstream for correlation.
+        `resume_window_s` is how long the session outlives the loss of its connection, as far as the gateway grants it;
+        with 0 it ends with it.
         Raises `TypeError` or `ValueError` for settings that do not exist or are of a wrong type.
         """
         return SynthesisSession(
-            self._channel,
+            self._channels,
             settings,
             audio_format=audio_format,
             client_session_id=client_session_id,
@@ -127,7 +145,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         keep_alive: bool | None = None,
         initial_audio_offset_s: float | None = None,
-        resume_window_s: float | None = None,
+        resume_window_s: float = RESUME_WINDOW_S,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[TranscriptionOptions],
     ) -> TranscriptionSession:
@@ -135,10 +153,12 @@ class Client:
 
         `audio_format` is what will be sent, by default LINEAR16 at 16000 Hz. `keep_alive=False` lets a silent
         session lose its upstream. `initial_audio_offset_s` is the time of the first sample where this session
-        continues another. Raises `TypeError` or `ValueError` for settings that do not exist or are of a wrong type.
+        continues another. `resume_window_s` is how long the session outlives the loss of its connection, as far as
+        the gateway grants it; with 0 it ends with it. Raises `TypeError` or `ValueError` for settings that do not
+        exist or are of a wrong type.
         """
         return TranscriptionSession(
-            self._channel,
+            self._channels,
             settings,
             audio_format=audio_format or AudioFormat("LINEAR16", 16000),
             client_session_id=client_session_id,

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from wavegate._channel import Channel, StreamCall
-from wavegate._duplex import GOODBYE_S, Duplex
+from wavegate._duplex import GOODBYE_S, Duplex, Line
 from wavegate._events_wire import control_event
 from wavegate._session import UpdateArguments, check_ack, split_update
 from wavegate._settings_wire import MessageT
@@ -57,7 +57,8 @@ class SettingsStream(Duplex[_Request, _Response, SessionChange]):
     """
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(channel, buffer_limit_bytes=None)
+        super().__init__(buffer_limit_bytes=None)
+        self._channel = channel
         self._acks: dict[str, SettingsAck | None] = {}
         # Ids must not meet those of the session's own updates, nor of other callers' streams.
         prefix = secrets.token_hex(4)
@@ -68,7 +69,7 @@ class SettingsStream(Duplex[_Request, _Response, SessionChange]):
         call: StreamCall[_Request, _Response] = self._channel.sessions.UpdateSettings(
             metadata=self._channel.metadata()
         )
-        self._start(call)
+        self._line = Line(self, self._channel, call)
         return self
 
     async def __aexit__(
@@ -77,7 +78,9 @@ class SettingsStream(Duplex[_Request, _Response, SessionChange]):
         """Ends the stream; after an exception without waiting for acks."""
         try:
             if exc_type is None and not self._finished:
-                self._end_of_input()
+                assert self._line is not None
+                self._input_ended = True
+                self._line.end()
                 with contextlib.suppress(TimeoutError):  # a watched session may outlive our interest
                     async with asyncio.timeout(GOODBYE_S):
                         await self._drain()

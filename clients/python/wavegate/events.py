@@ -34,6 +34,8 @@ __all__ = [
     "SessionEnded",
     "SessionInfo",
     "SessionLimits",
+    "SessionMoved",
+    "SessionResumed",
     "SessionStarted",
     "SessionState",
     "SessionUsage",
@@ -187,6 +189,40 @@ class SessionEnded:
     usage: SessionUsage
 
 
+@dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """The connection to the gateway was lost and is there again; nothing is missing, nothing comes twice.
+
+    This event and `SessionMoved` are made by the client itself.
+    """
+
+    session_id: str
+    outage_s: float
+    """From the loss to the end of it."""
+    attempts: int
+    cause: WavegateError
+    """How the connection was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionMoved:
+    """The gateway shuts down, and another session goes on where this one stood, at another gateway or the same address.
+
+    What comes from here on has the new session's numbers: of settings revisions, of inputs, of totals.
+    """
+
+    started: SessionStarted
+    previous_session_id: str
+    target: str
+    lost_audio_s: float
+    """Transcription: playing time of audio that was kept no longer, and has no final transcript."""
+
+    @property
+    def session_id(self) -> str:
+        """What the session is called now."""
+        return self.started.session_id
+
+
 AckState = Literal[
     "UNSPECIFIED", "QUEUED", "APPLIED", "REJECTED", "SUPERSEDED", "SESSION_ENDED", "VALIDATED", "UNKNOWN"
 ]
@@ -337,6 +373,8 @@ SynthesisEvent = (
     | ConnectionEvent
     | GatewayWarning
     | GoAway
+    | SessionResumed
+    | SessionMoved
     | SessionEnded
 )
 
@@ -444,6 +482,8 @@ TranscriptionEvent = (
     | ConnectionEvent
     | GatewayWarning
     | GoAway
+    | SessionResumed
+    | SessionMoved
     | SessionEnded
 )
 

@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from wavegate import client as asynchronous
-from wavegate._session import BaseSession
+from wavegate._session import RESUME_WINDOW_S, BaseSession
 from wavegate.client import OPEN_TIMEOUT_S, RECOGNIZE_TIMEOUT_S, UNARY_TIMEOUT_S
 from wavegate.control import SessionChange, SynthesisControl, TranscriptionControl
 from wavegate.control import SettingsStream as AsyncSettingsStream
@@ -181,7 +181,7 @@ class _Session(Generic[EventT]):
 
     @property
     def go_away(self) -> GoAway | None:
-        """The gateway's notice that it will shut down; `None` until then."""
+        """The gateway's notice that it will shut down; `None` until then, and again once the session has moved."""
         return self._base.go_away
 
     def end(self) -> None:
@@ -365,6 +365,7 @@ class Client:
         self,
         target: str | None = None,
         *,
+        targets: Sequence[str] = (),
         tls: bool = False,
         root_certificates: bytes | None = None,
         client_certificate: tuple[bytes, bytes] | None = None,
@@ -375,6 +376,7 @@ class Client:
         """Connects with the first call."""
         self._client = asynchronous.Client(
             target,
+            targets=targets,
             tls=tls,
             root_certificates=root_certificates,
             client_certificate=client_certificate,
@@ -388,7 +390,7 @@ class Client:
 
     @property
     def target(self) -> str:
-        """Where the gateway is."""
+        """Where the gateway is; of several, the one in use."""
         return self._client.target
 
     def __enter__(self) -> Self:
@@ -410,7 +412,7 @@ class Client:
         client_session_id: str = "",
         labels: Mapping[str, str] | None = None,
         max_audio_lead_s: float | None = None,
-        resume_window_s: float | None = None,
+        resume_window_s: float = RESUME_WINDOW_S,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[SynthesisOptions],
     ) -> SynthesisSession:
@@ -437,7 +439,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         keep_alive: bool | None = None,
         initial_audio_offset_s: float | None = None,
-        resume_window_s: float | None = None,
+        resume_window_s: float = RESUME_WINDOW_S,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[TranscriptionOptions],
     ) -> TranscriptionSession:

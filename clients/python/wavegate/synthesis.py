@@ -8,22 +8,25 @@ import itertools
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Unpack
+from typing import Any, Unpack
 
-from wavegate._channel import Channel, StreamCall
+from wavegate._channel import Channel, Channels, StreamCall
 from wavegate._duplex import GOODBYE_S
 from wavegate._events_wire import synthesis_event, utterance_cancelled
 from wavegate._iteration import iterate
-from wavegate._session import BaseSession, UpdateArguments
+from wavegate._session import BaseSession, Unfinished, UpdateArguments
 from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire
-from wavegate.errors import WavegateError
+from wavegate.audio import bytes_per_second
+from wavegate.errors import ConnectionLostError, WavegateError
 from wavegate.events import (
     AudioChunk,
+    GatewayWarning,
     SettingsAck,
     SynthesisEvent,
     UtteranceCancelled,
     UtteranceCompleted,
     UtteranceFailed,
+    UtteranceStarted,
     WordTimings,
 )
 from wavegate.settings import AudioFormat, SynthesisOptions, SynthesisSettings
@@ -54,10 +57,14 @@ class Utterance:
         """Whether this side has cancelled it. The gateway's word on it is `done`."""
         self.outcome: UtteranceCompleted | UtteranceCancelled | UtteranceFailed | None = None
         """How it ended; `None` while it is being made."""
-        self._known_to_gateway = False  # some of its text has been sent
         self._text_task: asyncio.Task[None] | None = None
         self._text_error: Exception | None = None
         self._consumed = False  # its last event has been taken out of the session's buffer
+        self._started = False
+        self._heard = False
+        self._heard_s = 0.0  # playing time of its audio so far
+        # Which of the gateway's sessions has its text; none while nothing is sent.
+        self._session_number: int | None = None
 
     def __repr__(self) -> str:
         state = "open" if self.outcome is None else type(self.outcome).__name__.removeprefix("Utterance")
@@ -121,18 +128,22 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
 
     Sending and reading may run in different tasks of one loop. Every text carries its utterance's id, so that a
     late piece of a cancelled utterance is never spoken.
+
+    A session whose gateway shuts down moves to another one between two utterances: the one that is being heard is
+    finished where it is, those behind it are spoken by the other gateway. One that its gateway cannot finish in its
+    time ends with `UtteranceFailed`.
     """
 
     def __init__(
         self,
-        channel: Channel,
+        channels: Channels,
         settings: Mapping[str, object],
         *,
         audio_format: AudioFormat | None,
         client_session_id: str,
         labels: Mapping[str, str] | None,
         max_audio_lead_s: float | None,
-        resume_window_s: float | None,
+        resume_window_s: float,
         open_timeout_s: float | None,
     ) -> None:
         start = synthesis_service_pb2.StartSynthesis(
@@ -141,12 +152,12 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
             client_session_id=client_session_id,
             labels=labels,
             max_audio_lead=None if max_audio_lead_s is None else duration(max_audio_lead_s),
-            resume_window=None if resume_window_s is None else duration(resume_window_s),
         )
         super().__init__(
-            channel,
+            channels,
             _Request,
             start,
+            resume_window_s=resume_window_s,
             open_timeout_s=open_timeout_s,
             buffer_limit_bytes=BUFFER_LIMIT_BYTES,
         )
@@ -158,9 +169,9 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         self._text_lock = asyncio.Lock()  # one utterance's text at a time: the next one's would end it
         self._unseen_text_errors: dict[str, Exception] = {}
 
-    def _open_call(self) -> StreamCall[_Request, _Response]:
-        call: StreamCall[_Request, _Response] = self._channel.synthesis.SynthesizeStream(
-            metadata=self._channel.metadata()
+    def _open_call(self, channel: Channel) -> StreamCall[_Request, _Response]:
+        call: StreamCall[_Request, _Response] = channel.synthesis.SynthesizeStream(
+            metadata=channel.metadata()
         )
         return call
 
@@ -256,7 +267,14 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         """
         self._check_open()
         utterance = self._utterance(utterance_id or self._open_id)
-        utterance._known_to_gateway = True
+        if utterance._is_over and utterance._session_number != self._moves:
+            # The gateway's session of now has never heard that it is over, and would speak it.
+            message = "text for an utterance that is over was dropped"
+            self._deliver(GatewayWarning("STALE_TEXT", message, {}, utterance.utterance_id))
+            self._notify()
+            return utterance
+        if utterance._session_number is None:
+            utterance._session_number = self._moves
         self._open_id = None if end_utterance else utterance.utterance_id
         pieces = _split(text, self.started.limits.max_text_message_chars)
         for number, piece in enumerate(pieces, 1):
@@ -299,9 +317,9 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
             utterance.cancelled = True
             if utterance._text_task is not None:
                 utterance._text_task.cancel()
-            if not utterance._known_to_gateway:
+            if utterance._session_number is None:
                 self._deliver_noted(_never_sent(utterance.utterance_id))
-        if utterance_id is not None and meant and not meant[0]._known_to_gateway:
+        if utterance_id is not None and meant and meant[0]._session_number is None:
             return
         if utterance_id in (None, self._open_id):
             self._open_id = None
@@ -418,16 +436,78 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
             self._utterances[event.utterance_id]._consumed = True
         return event
 
-    def _note(self, event: SynthesisEvent) -> bool:
+    def _note(self, event: SynthesisEvent) -> SynthesisEvent | None:
+        utterance = self._utterances.get(getattr(event, "utterance_id", ""))
+        if utterance is None:
+            return event
         if isinstance(event, _OUTCOMES):
-            if utterance := self._utterances.get(event.utterance_id):
-                utterance.outcome = event
-                if utterance._text_task is not None:
-                    utterance._text_task.cancel()  # a failed utterance takes no more text
+            unheard = not (utterance._heard or utterance.cancelled)
+            if isinstance(event, UtteranceFailed) and event.error.reason == "GATEWAY_DRAINING" and unheard:
+                return None  # it is spoken elsewhere
+            self._settle(_key(event.utterance_id))
+            utterance.outcome = event
+            if utterance._text_task is not None:
+                utterance._text_task.cancel()  # a failed utterance takes no more text
         elif isinstance(event, AudioChunk | WordTimings):
-            utterance = self._utterances.get(event.utterance_id)
-            return utterance is None or not utterance.cancelled
+            utterance._heard = True
+            if isinstance(event, AudioChunk):
+                utterance._heard_s = event.start_offset_s + self._playing_s(event.audio)
+            return None if utterance.cancelled else event
+        elif isinstance(event, UtteranceStarted):
+            again, utterance._started = utterance._started, True
+            return None if again else event
+        return event
+
+    # --- moving ---------------------------------------------------------------------------------
+
+    def _keep(self, kind: str, message: Any) -> None:
+        utterance = self._utterances.get(getattr(message, "utterance_id", ""))
+        if utterance is None or utterance.outcome is not None:
+            return
+        key = _key(utterance.utterance_id)
+        begun = kind in ("flush", "end_utterance") and any(item.key == key for item in self._unfinished)
+        if kind == "text" or begun:
+            self._unfinished.append(Unfinished(key, kind, message))
+
+    def _pending(self) -> list[Utterance]:
+        """What was sent and has not ended, in order."""
+        sent = dict.fromkeys(item.message.utterance_id for item in self._unfinished if item.kind == "text")
+        return [self._utterances[utterance_id] for utterance_id in sent]
+
+    def _is_idle(self) -> bool:
+        return not any(utterance._heard or utterance.cancelled for utterance in self._pending())
+
+    def _can_move(self) -> bool:
         return True
+
+    def _start_elsewhere(self) -> synthesis_service_pb2.StartSynthesis:
+        start = synthesis_service_pb2.StartSynthesis()
+        start.CopyFrom(self._start_message)
+        if self._settings_message is not None:
+            start.settings.CopyFrom(self._settings_message.synthesis)
+        return start
+
+    def _carry_over(self) -> float:
+        for utterance in self._pending():
+            utterance._session_number = self._moves + 1
+            if utterance._heard or utterance.cancelled:  # its gateway is gone: it would have ended there
+                _, failure = self._last_words
+                failure = failure or ConnectionLostError("the gateway has gone", code="UNAVAILABLE")
+                failed = UtteranceFailed(utterance.utterance_id, failure, True, utterance._heard_s)
+                self._deliver(self._note(failed))
+        return 0.0
+
+    def _what_is_lost(self) -> str:
+        return ", ".join(
+            f"the rest of utterance {u.utterance_id}" if u._heard else f"utterance {u.utterance_id}"
+            for u in self._pending()
+        )
+
+    def _playing_s(self, content: bytes) -> float:
+        audio_format = self.started.audio_format
+        if audio_format.encoding in ("MP3", "WAV"):
+            return 0.0
+        return len(content) / bytes_per_second(audio_format)
 
     def _convert(self, response: _Response) -> SynthesisEvent | None:
         return synthesis_event(response)
@@ -442,6 +522,10 @@ def _never_sent(utterance_id: str) -> UtteranceCancelled:
         utterance_id=utterance_id, method=synthesis_service_pb2.UtteranceCancelled.METHOD_NOT_SENT
     )
     return utterance_cancelled(wire)
+
+
+def _key(utterance_id: str) -> tuple[str, str]:
+    return "utterance", utterance_id
 
 
 def _split(text: str, limit_chars: int) -> list[str]:

@@ -101,12 +101,16 @@ class FakeGateway:
     chunk_chars: int = 8
     refuse: types_pb2.Status | None = None
     """Said by the next session instead of `session_started`."""
+    refuse_all: bool = False
+    """By every session, not only the next."""
     silent_start: bool = False
     """Sessions are accepted and then nothing is said."""
     rude: bool = False
     """After `session_ended` the call is aborted at once, while the client may still be writing."""
     lose: bool = False
     """Sessions are cut off after `session_started` and the first text or audio, without a last word."""
+    lose_with: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+    """What a proxy in between makes of it."""
     late_audio_chunks: int = 0
     """Audio that is on its way when a cancel arrives: sent before `utterance_cancelled`."""
     slow_cancel: bool = False
@@ -165,13 +169,18 @@ class FakeSession:
             return None
         self.gateway.requests.append(request)
         self.input_sequence += 1
-        assert request.input_sequence == self.input_sequence, "explicit numbers without a gap"
+        is_last = request.WhichOneof("input") == "end_session" and request.end_session.discard
+        assert request.input_sequence == self.input_sequence or (is_last and not request.input_sequence), (
+            "explicit numbers without a gap, but for the last word of a client that is leaving"
+        )
         return request
 
     async def start(self, start: Any, default_rate_hz: int) -> bool:
         """Answers `start`; false if the session is refused."""
         if self.gateway.refuse is not None:
-            refusal, self.gateway.refuse = self.gateway.refuse, None
+            refusal = self.gateway.refuse
+            if not self.gateway.refuse_all:
+                self.gateway.refuse = None
             await self.end(types_pb2.SessionEnded.REASON_FAILURE, refusal)
             return False
         has_speed = self.arm == "synthesis" and start.settings.HasField("speed")
@@ -288,7 +297,7 @@ class FakeSynthesisSession(FakeSession):
             request = await self.read()
             kind = request.WhichOneof("input") if request else "end_session"
             if self.gateway.lose and kind == "text":
-                await self.context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+                await self.context.abort(self.gateway.lose_with, "Socket closed")
             match kind:
                 case "text":
                     await self.text(request.text)

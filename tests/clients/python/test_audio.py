@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from wavegate.audio import Pacer, WavWriter, bytes_per_second, pieces, wav_header
+from wavegate.audio import Pacer, WavWriter, bytes_per_second, opus_duration_s, pieces, wav_header
 from wavegate.errors import AudioFileError
 from wavegate.recordings import decode, encode, open_audio, open_stream
 from wavegate.settings import AudioEncoding, AudioFormat
@@ -32,6 +32,23 @@ def pitch_hz(samples: Any, rate_hz: int) -> float:
 
 def as_floats(audio: bytes) -> Any:
     return np.frombuffer(audio, "<i2") / 32768.0
+
+
+@pytest.mark.parametrize(
+    ("packet", "duration_ms"),
+    [
+        (b"", 0),
+        (b"\x08", 20),  # SILK narrowband, one frame
+        (b"\x18", 60),
+        (b"\x61", 20),  # hybrid, two of 10 ms
+        (b"\xf8\xff\xfe", 20),  # CELT fullband
+        (b"\xe2", 5),  # two of 2.5 ms
+        (b"\xfb\x83", 60),  # three of 20 ms, as the second byte counts
+        (b"\xfb", 0),
+    ],
+)
+def test_opus_packets_tell_how_long_they_are(packet: bytes, duration_ms: int) -> None:
+    assert opus_duration_s(packet) == duration_ms / 1000
 
 
 class TestPieces:

@@ -26,7 +26,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wavegate.cli.app import app
 from wavegate.cli.inputs import Utterances, from_thread, read_text
+from wavegate.cli.output import Output
 from wavegate.cli.playback import SpeakerSink, choose_sink, encoding_for, speakers_missing
+from wavegate.errors import WavegateError
+from wavegate.events import SessionLimits, SessionMoved, SessionResumed, SessionStarted
+from wavegate.settings import AudioFormat
 
 from tests.clients.python import fake_gateway
 from tests.clients.python.fake_gateway import FakeGateway, audio_of, status, text_of
@@ -258,6 +262,23 @@ class TestSay:
         assert not (nowhere / "a.wav").exists()
 
 
+def test_whoever_watches_is_told_what_was_survived(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, since stdout is data."""
+    output = Output(as_json=False)
+    output.event(SessionResumed("s-1", 0.43, 2, WavegateError("gone")))
+    started = SessionStarted(
+        "s-2", AudioFormat(), None, 1, SessionLimits(None, None, 30.0, 0, 0, 0, 0, 0), "", False, 0, ""
+    )
+    output.event(SessionMoved(started, "s-1", "b:50051", 0.0))
+    output.event(SessionMoved(started, "s-1", "b:50051", 2.5))
+    assert capsys.readouterr() == (
+        "",
+        "the connection was lost for 0.4 s; nothing is missing\n"
+        "moved to another session at b:50051\n"
+        "moved to another session at b:50051; 2.5 s of audio were lost\n",
+    )
+
+
 class TestExitCodes:
     @pytest.mark.parametrize(
         ("code", "reason", "exit_code"),
@@ -274,6 +295,7 @@ class TestExitCodes:
         self, gateway: FakeGateway, code: grpc.StatusCode, reason: str, exit_code: int
     ) -> None:
         gateway.refuse = status(code, reason, "so it is")
+        gateway.refuse_all = True
         result = run("say", "x", "-o", "a.wav")
         assert result.exit_code == exit_code
         assert result.stderr.splitlines()[0] == "wavegate: so it is"

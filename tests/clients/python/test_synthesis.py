@@ -389,6 +389,7 @@ class TestBargeIn:
                 assert not gateway.inputs("cancel")
                 await speaking.cancel()
             assert isinstance(await asyncio.wait_for(speaking.done(), 5), UtteranceCancelled)
+            await session.send_text("after that", utterance_id=waiting.utterance_id)  # too late
             await session.end()
             ended = [e.utterance_id async for e in session if isinstance(e, UtteranceCancelled)]
         assert sorted(ended) == sorted({speaking.utterance_id, waiting.utterance_id})
@@ -617,8 +618,8 @@ class TestFailing:
             utterance = await session.say("[break]")
             with pytest.raises(UpstreamError):
                 await utterance.done()
-        call: Any = session._call
-        assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+        line: Any = session._line
+        assert await line._call.code() is grpc.StatusCode.FAILED_PRECONDITION
 
     async def test_everybody_who_waits_hears_of_it(self, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
@@ -675,6 +676,22 @@ class TestFailing:
 
 
 class TestResumeRoom:
+    @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN"])
+    async def test_a_call_that_does_not_live_long_is_not_tried_for_ever_without_a_pause(
+        self, gateway: FakeGateway, client: Client, code: str
+    ) -> None:
+        """Whatever proxies make of a loss, it is one. This gateway loses every call as soon as text comes."""
+        gateway.resume_window_s = 1
+        gateway.lose = True
+        gateway.lose_with = grpc.StatusCode[code]
+        with pytest.raises(ConnectionLostError, match=r"could not be resumed[^$]*\n  lost: utterance one"):
+            async with client.synthesize(voice_id="magnus") as session:
+                await (await session.say("Hello", utterance_id="one")).done()
+        starts = gateway.inputs("start")
+        assert 3 <= len(starts) <= 5  # at once, and after 0.1, 0.3 and 1 s
+        assert {start.resume_session_id for start in starts[1:]} == {session.session_id}
+        assert {start.last_received_sequence for start in starts[1:]} == {1}
+
     async def test_unacknowledged_input_is_kept_where_a_resume_was_granted(
         self, gateway: FakeGateway, client: Client
     ) -> None:

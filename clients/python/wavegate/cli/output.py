@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wavegate.errors import WavegateError
-from wavegate.events import ConnectionEvent, GatewayWarning, GoAway
+from wavegate.events import ConnectionEvent, GatewayWarning, GoAway, SessionMoved, SessionResumed
 
 
 class Output:
@@ -87,6 +87,11 @@ class Output:
             self.note(f"warning: {event.message} ({event.reason})")
         elif isinstance(event, GoAway):
             self.note(f"the gateway shuts down in {event.time_left_s:.0f} s: {event.reason}")
+        elif isinstance(event, SessionResumed):
+            self.note(f"the connection was lost for {event.outage_s:.1f} s; nothing is missing")
+        elif isinstance(event, SessionMoved):
+            lost = f"; {event.lost_audio_s:.1f} s of audio were lost" if event.lost_audio_s else ""
+            self.note(f"moved to another session at {event.target}{lost}")
         elif isinstance(event, ConnectionEvent) and event.reason != "INITIAL":
             cause = f": {event.cause.message}" if event.cause else ""
             self.note(f"upstream {event.state.lower()} ({event.reason.lower()}){cause}")
