@@ -19,7 +19,7 @@ The end of a request is the hard part, since the upstream's documents and client
 - any other `complete`: the end, once it is confirmed by `CONFIRM_S` without a frame, since a release of a
   later sentence may follow it; by `QUIET_UNKNOWN_S` where too little was heard for the text;
 - audio and then silence: the end after a quiet whose length follows the upstream's habits (`Habits`) — unless
-  what was heard is implausibly short for the text, which is a stall;
+  what was heard is implausibly short for the text, or this upstream is known to send `complete`: a stall;
 - nothing at all: a stall, `OWED_S` after audio was due; for a text without letters and digits, such as an
   emoji, the end after `QUIET_UNKNOWN_S`, since there may be nothing to say.
 
@@ -94,6 +94,24 @@ class Habits:
     """Quiet that ends a request of an upstream that sends no `complete`. Grows when it proved too short."""
     fastest_s_per_letter: float = 0.0
     """Least playing time a letter or digit was spoken in, of requests known to be whole; 0.0 before the first."""
+    doubted_at: float | None = None
+    """When a `complete` was missed for the first time since the last one came."""
+
+    def completes(self) -> None:
+        """A `complete` ended a request."""
+        self.sends_complete = True
+        self.doubted_at = None
+
+    def missed_complete(self, began_at: float, now: float) -> None:
+        """No `complete` came for a request that may be whole: a stall, or this upstream has stopped sending them.
+
+        Many requests stall at once, and none of them may be taken for whole because of the others: only one that
+        began after the first, with no `complete` seen since, settles it.
+        """
+        if self.doubted_at is None:
+            self.doubted_at = now
+        elif began_at >= self.doubted_at:
+            self.sends_complete = self.doubted_at = None
 
     def whole(self, letters: int, audio_s: float, speed: float) -> None:
         """A request is known to have been spoken to its end."""
@@ -166,6 +184,7 @@ class Request:
     upstream_request_id: str = ""
     """The upstream's own id of the latest release."""
     messages: int = 0
+    began_at: float = 0.0
     letters: int = 0
     """Letters and digits of its text: what is sure to be heard."""
     audio_bytes: int = 0
@@ -242,6 +261,8 @@ class TtsProtocol:
                 raise AssertionError("one request at a time")
             self._current = request
         first = request.messages == 0
+        if first:
+            request.began_at = now
         request.messages += 1
         letters = sum(c.isalnum() for c in text)
         if letters:
@@ -298,10 +319,10 @@ class TtsProtocol:
         """What a message means. Never raises for what the upstream sent."""
         try:
             if isinstance(message, bytes):
-                return self._garbage("a binary frame where text belongs")
+                return self._unreadable(message, "a binary frame where text belongs")
             frame = _decode(message)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return self._garbage("a frame that is not JSON")
+            return self._unreadable(message, "a frame that is not JSON")
         if not isinstance(frame, dict):
             return self._garbage("a frame that is not an object")
         status = frame.get("status")
@@ -380,8 +401,7 @@ class TtsProtocol:
             request.ended_by_quiet = True
             return self._completed(request, Completion.QUIET_TIMEOUT)
         if self._may_be_whole(request):
-            # All of it may have been said, and no `complete` came: perhaps this upstream has stopped sending them.
-            self.habits.sends_complete = None
+            self.habits.missed_complete(request.began_at, now)
         self._end(request)
         self.reusable = False
         return [
@@ -581,6 +601,13 @@ class TtsProtocol:
             return []
         return self._give_up(f"the upstream sent {what}, for the {self.counters.garbage}th time")
 
+    def _unreadable(self, message: str | bytes, what: str) -> list[TtsEvent]:
+        """A frame that cannot be read. Where it names audio and some is expected, it takes that along."""
+        names_audio = b'"audio"' in message if isinstance(message, bytes) else '"audio"' in message
+        if names_audio and self._current is not None:
+            return self._damaged(self._current, what)
+        return self._garbage(what)
+
     def _damaged(self, request: Request, what: str) -> list[TtsEvent]:
         """A frame that should have held audio: a hole, which cannot be passed over."""
         self.counters.garbage += 1
@@ -596,7 +623,7 @@ class TtsProtocol:
         return [RequestFailed(request, error)]
 
     def _know_completes(self, request: Request) -> None:
-        self.habits.sends_complete = True
+        self.habits.completes()
         if self._plausible(request):
             speed = request.settings.get("speed", 1.0)
             self.habits.whole(request.letters, self._audio_s(request), speed)

@@ -368,7 +368,7 @@ WAYS = [
         OWED_S,
         reusable=False,
         sends_complete=True,
-        learns=None,
+        learns=True,
     ),
     Way(
         "the socket closes after complete",
@@ -493,18 +493,45 @@ def test_an_end_is_never_four_seconds_late(mode: Mode) -> None:
             assert way.after_s < 4
 
 
-def test_a_stall_makes_the_habit_doubtful_and_the_next_quiet_an_end() -> None:
-    """An upstream that no longer sends `complete` costs one utterance, not every one from then on."""
+def test_two_stalls_in_a_row_make_the_habit_doubtful_and_the_next_quiet_an_end() -> None:
+    """An upstream that no longer sends `complete` costs two requests, not every one from then on."""
     habits = Habits(sends_complete=True)
-    talk, r = Conversation(habits=habits), request()
-    talk.speak(r, ONE_SENTENCE, last=True)
-    talk.audio(r)
-    (failed,) = talk.wait(OWED_S)
-    assert isinstance(failed, RequestFailed)
-    talk, r = Conversation(habits=habits), request()
+    now = 0.0
+    for number in range(2):
+        talk, r = Conversation(habits=habits), request(number)
+        talk.now = now
+        talk.speak(r, ONE_SENTENCE, last=True)
+        talk.audio(r)
+        (failed,) = talk.wait(OWED_S)
+        assert isinstance(failed, RequestFailed)
+        now = talk.now
+    talk, r = Conversation(habits=habits), request(2)
+    talk.now = now
     talk.speak(r, ONE_SENTENCE, last=True)
     talk.audio(r)
     assert talk.wait(QUIET_UNKNOWN_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
+
+
+def test_of_many_requests_that_stall_at_once_none_is_taken_for_whole() -> None:
+    """Half of each was heard, and the silence of one says nothing about what the others owe."""
+    habits = Habits(sends_complete=True)
+    many = [(Conversation(habits=habits), request(number)) for number in range(5)]
+    for number, (talk, r) in enumerate(many):
+        talk.now = number * 0.5
+        talk.speak(r, ONE_SENTENCE, last=True)
+        talk.audio(r)
+    for talk, _ in many:
+        (failed,) = talk.wait(OWED_S)
+        assert isinstance(failed, RequestFailed)
+        assert isinstance(failed.error, errors.UpstreamStalled)
+    # Said again, they are heard to their end, and nothing is doubted any more.
+    talk, r = Conversation(habits=habits), request(9)
+    talk.now = 20.0
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r)
+    talk.complete(r)
+    assert habits.sends_complete
+    assert habits.doubted_at is None
 
 
 def test_a_complete_before_the_closing_fragment_counts_if_nothing_was_said_since() -> None:
@@ -927,6 +954,19 @@ def test_garbage_with_no_request_open_ends_the_connection() -> None:
         assert talk.raw("nonsense") == []
     (failed,) = talk.raw("nonsense")
     assert isinstance(failed, ConnectionFailed)
+    assert isinstance(failed.error, errors.UpstreamProtocol)
+    assert not talk.core.reusable
+
+
+@pytest.mark.parametrize(
+    "frame", ['{"status":"chunk","data":{"audio":"AAAA"}#', b'{"status":"chunk","data":{"audio":"AAAA"}}']
+)
+def test_audio_in_a_frame_that_cannot_be_read_is_a_hole_too(frame: str | bytes) -> None:
+    talk, r = Conversation(), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r)
+    (failed,) = talk.raw(frame)
+    assert isinstance(failed, RequestFailed)
     assert isinstance(failed.error, errors.UpstreamProtocol)
     assert not talk.core.reusable
 
