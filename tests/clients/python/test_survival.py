@@ -224,14 +224,16 @@ class TestCuts:
         assert not [s for s in gateway.gateway.registry if s.ended is None]
 
 
-def slow_dial(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+def slow_dial(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, delay_s: float = 0.3
+) -> asyncio.Event:
     """The gateway's upstream takes its time from now on; set once it is being dialled."""
     dial = gateway.gateway.dialer.dial
     dialling = asyncio.Event()
 
     async def slowly(*arguments: Any) -> Any:
         dialling.set()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(delay_s)
         return await dial(*arguments)
 
     monkeypatch.setattr(gateway.gateway.dialer, "dial", slowly)
@@ -527,10 +529,17 @@ class TestSynthesisMoves:
             more.set()
             assert waves_local.spoken(await utterance.read()) == "This is one utterance."
 
+    @pytest.mark.parametrize("in_time", [True, False])
     async def test_what_its_gateway_cannot_finish_fails_and_the_rest_is_spoken(
-        self, pair: tuple[RunningGateway, RunningGateway]
+        self,
+        pair: tuple[RunningGateway, RunningGateway],
+        monkeypatch: pytest.MonkeyPatch,
+        in_time: bool,
     ) -> None:
+        """Whether another session is open by then or not."""
         old, new = pair
+        if not in_time:
+            slow_dial(new, monkeypatch, 0.6)
         async with (
             Client(targets=[old.target, new.target]) as client,
             client.synthesize(voice_id="magnus", max_audio_lead_s=0.5) as session,
@@ -605,16 +614,19 @@ class TestSynthesisMoves:
         async with (
             cutting_proxy(old.port) as proxy,
             Client(proxy.target) as client,
+            Client(proxy.target) as idle,
             client.synthesize(voice_id="magnus") as session,
         ):
+            await anext(idle.list_voices())
             await (await session.say("One.")).done()
             proxy.to_port = new.port
             drain(old, 20.0)
             await until(lambda: len(new.gateway.registry) == 1)
             assert waves_local.spoken(await (await session.say("Two.")).read()) == "Two."
             # New sessions of the client go there, too.
-            async with client.synthesize(voice_id="magnus") as another:
-                assert waves_local.spoken(await (await another.say("Three.")).read()) == "Three."
+            for connected in (client, idle):
+                async with connected.synthesize(voice_id="magnus") as another:
+                    assert waves_local.spoken(await (await another.say("Three.")).read()) == "Three."
 
     async def test_one_that_has_nowhere_to_go_ends_as_its_gateway_says(
         self, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
