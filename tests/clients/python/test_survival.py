@@ -147,6 +147,7 @@ def check_segments(events: list[TranscriptionEvent]) -> None:
                 if event.text:
                     assert event.start_offset_s >= reached_s - 0.001
                     reached_s = event.end_offset_s
+    assert final == set(revisions), "a segment was left hanging"
 
 
 class TestCuts:
@@ -223,14 +224,16 @@ class TestCuts:
         assert not [s for s in gateway.gateway.registry if s.ended is None]
 
 
-def slow_dial(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+def slow_dial(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, delay_s: float = 0.3
+) -> asyncio.Event:
     """The gateway's upstream takes its time from now on; set once it is being dialled."""
     dial = gateway.gateway.dialer.dial
     dialling = asyncio.Event()
 
     async def slowly(*arguments: Any) -> Any:
         dialling.set()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(delay_s)
         return await dial(*arguments)
 
     monkeypatch.setattr(gateway.gateway.dialer, "dial", slowly)
@@ -467,6 +470,32 @@ class TestSynthesisMoves:
             assert started == [*texts, "late"]
         await until(lambda: not len(old.gateway.registry))
 
+    async def test_settings_that_changed_meanwhile_are_in_force_elsewhere(
+        self, pair: tuple[RunningGateway, RunningGateway]
+    ) -> None:
+        """The other session was open already; another one is opened in its place."""
+        old, new = pair
+        async with (
+            Client(targets=[old.target, new.target]) as client,
+            client.synthesize(voice_id="magnus", max_audio_lead_s=0.5) as session,
+        ):
+            await session.say(STORY[0])
+            await session.say("Quickly.", utterance_id="next")
+            moved = None
+            async for event in session:
+                if isinstance(event, AudioChunk) and session.go_away is None and moved is None:
+                    drain(old, 20.0)
+                    await until(lambda: session._successor is not None)
+                    ack = await session.update_settings(speed=1.5, apply="IMMEDIATE")
+                    assert ack.state == "APPLIED"
+                if isinstance(event, SessionMoved):
+                    moved = event
+                    await session.end()
+            assert moved is not None
+            assert isinstance(moved.started.settings, SynthesisSettings)
+            assert moved.started.settings.speed == 1.5
+        await until(lambda: not len(old.gateway.registry) and not len(new.gateway.registry))
+
     async def test_an_idle_session_moves_at_once(self, pair: tuple[RunningGateway, RunningGateway]) -> None:
         old, new = pair
         async with (
@@ -501,10 +530,17 @@ class TestSynthesisMoves:
             more.set()
             assert waves_local.spoken(await utterance.read()) == "This is one utterance."
 
+    @pytest.mark.parametrize("in_time", [True, False])
     async def test_what_its_gateway_cannot_finish_fails_and_the_rest_is_spoken(
-        self, pair: tuple[RunningGateway, RunningGateway]
+        self,
+        pair: tuple[RunningGateway, RunningGateway],
+        monkeypatch: pytest.MonkeyPatch,
+        in_time: bool,
     ) -> None:
+        """Whether another session is open by then or not."""
         old, new = pair
+        if not in_time:
+            slow_dial(new, monkeypatch, 0.6)
         async with (
             Client(targets=[old.target, new.target]) as client,
             client.synthesize(voice_id="magnus", max_audio_lead_s=0.5) as session,
@@ -579,16 +615,19 @@ class TestSynthesisMoves:
         async with (
             cutting_proxy(old.port) as proxy,
             Client(proxy.target) as client,
+            Client(proxy.target) as idle,
             client.synthesize(voice_id="magnus") as session,
         ):
+            await anext(idle.list_voices())
             await (await session.say("One.")).done()
             proxy.to_port = new.port
             drain(old, 20.0)
             await until(lambda: len(new.gateway.registry) == 1)
             assert waves_local.spoken(await (await session.say("Two.")).read()) == "Two."
             # New sessions of the client go there, too.
-            async with client.synthesize(voice_id="magnus") as another:
-                assert waves_local.spoken(await (await another.say("Three.")).read()) == "Three."
+            for connected in (client, idle):
+                async with connected.synthesize(voice_id="magnus") as another:
+                    assert waves_local.spoken(await (await another.say("Three.")).read()) == "Three."
 
     async def test_one_that_has_nowhere_to_go_ends_as_its_gateway_says(
         self, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
@@ -630,9 +669,9 @@ FORMATS = [AudioFormat("LINEAR16", 16000), AudioFormat("MULAW", 8000)]
 
 class TestTranscriptionMoves:
     @pytest.mark.parametrize("audio_format", FORMATS, ids=lambda f: f.encoding)
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize(("seed", "piece_ms"), [(0, 20), (1, 20), (2, 900), (3, 1700)])
     async def test_no_word_is_lost_or_comes_twice(
-        self, pair: tuple[RunningGateway, RunningGateway], audio_format: AudioFormat, seed: int
+        self, pair: tuple[RunningGateway, RunningGateway], audio_format: AudioFormat, seed: int, piece_ms: int
     ) -> None:
         old, new = pair
         chance = random.Random(seed)
@@ -640,7 +679,7 @@ class TestTranscriptionMoves:
         sentences = [SPOKEN[at : at + 3] for at in (0, 3, 6, 9)] * 2
         speech = bytes(rate) + b"".join(waves_local.speak(s, rate, gap_s=0.1, tail_s=1.2) for s in sentences)
         length_s = len(speech) / 2 / rate
-        step = rate // 50 * 2
+        step = rate * piece_ms // 1000 * 2
         if audio_format.encoding == "MULAW":
             speech, step = mulaw_encode(speech), step // 2
         pieces = [speech[at : at + step] for at in range(0, len(speech), step)]
@@ -667,8 +706,7 @@ class TestTranscriptionMoves:
                 await session.send_audio(piece)
                 if number == moment:
                     drain(old, 20.0)
-                if number % 3 == 0:
-                    await asyncio.sleep(0.003)
+                await asyncio.sleep(0.05 * piece_ms / 1000)
             await session.finalize()
             await session.end()
             await reading
@@ -699,6 +737,7 @@ class TestTranscriptionMoves:
             client.transcribe(language_code="en") as session,
         ):
             await session.send_audio(speech[: len(speech) // 2])
+            await until(lambda: session._hanging is not None)
             slow_dial(new, monkeypatch)
             drain(old, 20.0)
             await until(lambda: session.go_away is not None)
@@ -708,6 +747,7 @@ class TestTranscriptionMoves:
             await session.end()
             events = [event async for event in session]
         assert words_of(events) == SPOKEN
+        check_segments(events)
 
     async def test_what_was_asked_and_not_answered_is_asked_again(
         self, pair: tuple[RunningGateway, RunningGateway]
