@@ -977,6 +977,29 @@ async def test_an_upstream_that_hangs_up_on_a_quiet_session_is_dialled_again_whe
         assert stream.ended.usage.reconnect_count == 1
 
 
+async def test_a_quiet_session_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a blank in the session's own voice; whatever the upstream makes of it, the caller hears nothing of it."""
+    monkeypatch.setattr("wavegate_server.session.synthesis.KEEPALIVE_S", 0.15)
+
+    async def check(blank_text: Any) -> None:
+        async with running_gateway(waves_local.Options(blank_text=blank_text)) as gateway:
+            assert gateway.upstream is not None
+            stream = speaking(gateway)
+            await stream.begin(start(voice_id="sophia"), text("One.", "u1", True))
+            await stream.until("utterance_completed")
+            await gateway.upstream.journal.wait_for(lambda j: len(j.of("tts")[0].texts) >= 3)
+            for message in texts(gateway)[1:]:
+                assert message["text"] == " "
+                assert message["voice_id"] == "sophia"
+                assert "context_id" not in message
+            assert await stream.end(text("Two.", "u2", True), END) == OK
+            assert (spoken(stream, "u1"), spoken(stream, "u2")) == ("One.", "Two.")
+            assert stream.all("utterance_failed") == []
+            assert len(gateway.upstream.journal.of("tts")) == 1
+
+    await together(*(check(blank_text) for blank_text in ["silent", "spoken", "rejected"]))
+
+
 # -- Synthesize --------------------------------------------------------------------------------------------------
 
 

@@ -960,10 +960,13 @@ async def test_an_upstream_that_is_gone_after_it_worked() -> None:
 
 async def test_a_close_between_utterances_is_no_failure() -> None:
     """With the announcement of an idle timeout, or without a word."""
+    over = asyncio.Event()
 
     async def play(talk: Talk) -> None:
         turn = await talk.turn()
         await talk.speak(turn, talk.number)
+        await over.wait()
+        over.clear()
         if talk.number == 1:
             await talk.write(
                 {"status": "error", "message": "Connection timed out after 60 seconds of inactivity"}
@@ -979,6 +982,7 @@ async def test_a_close_between_utterances_is_no_failure() -> None:
         for number in (1, 2, 3, 4):
             await stream.say(text("Text.", f"u{number}", True))
             await stream.until("utterance_completed")
+            over.set()
             await upstream.wait_for(lambda u, n=number: len(u.talks) == n and u.live == 0)
             await stream.until("connection", state=Event.STATE_DISCONNECTED)
         assert await stream.end(END) == OK
