@@ -774,11 +774,13 @@ async def test_a_close_with_1008_ends_the_session() -> None:
     """The account is full: said with QuotaFailure and RetryInfo, in the utterance and at the end."""
 
     async def check(moment: str) -> None:
+        over = asyncio.Event()
+
         async def play(talk: Talk) -> None:
             turn = await talk.turn()
             if moment == "idle":
                 await talk.speak(turn, 1)
-                await asyncio.sleep(0.3)
+                await over.wait()
             elif moment == "speaking":
                 await talk.chunk(turn.last, level(1))
             await talk.close(1008, "concurrency limit")
@@ -786,6 +788,9 @@ async def test_a_close_with_1008_ends_the_session() -> None:
         async with facing(play) as (gateway, upstream):
             stream = speaking(gateway)
             await stream.say(start(), text("One.", "u1", True))
+            if moment == "idle":
+                await stream.until("utterance_completed")
+                over.set()
             status = await stream.rest() if moment == "idle" else await stream.end(END)
             assert status.what == CAPACITY
             assert status.quota == "upstream-account"
@@ -884,11 +889,14 @@ async def test_a_connection_lost_in_mid_speech_is_followed_by_one_that_goes_on()
 async def test_a_voice_that_begins_otherwise_the_second_time_fails_the_utterance() -> None:
     """Said with how much was heard; nothing is silent, nothing is said twice, and the session lives."""
 
+    heard = asyncio.Event()
+
     async def play(talk: Talk) -> None:
         turn = await talk.turn()
         if talk.number == 1:
             talk.requests += 1
             await talk.chunk(turn.last, level(1))
+            await heard.wait()
             talk.reset()
             return
         await talk.speak(turn, 11, 12)
@@ -897,6 +905,8 @@ async def test_a_voice_that_begins_otherwise_the_second_time_fails_the_utterance
     async with facing(play, mode=Mode.FLUSH) as (gateway, upstream):
         stream = speaking(gateway)
         await stream.begin(start(), text("Cut off. In the middle.", "u1", True))
+        await stream.until("audio")
+        heard.set()
         failed = await stream.until("utterance_failed")
         assert failure(failed.error).what == UNAVAILABLE
         assert failed.retryable
