@@ -100,9 +100,10 @@ class Child:
 async def child(
     name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, talks: bool = False
 ) -> AsyncGenerator[Child, None]:
-    """Run `python ARGUMENTS` for as long as the block lasts. `talks`: its stdout is read here."""
+    """Run `python -P ARGUMENTS` for as long as the block lasts. `talks`: its stdout is read here."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # modules come from PYTHONPATH, whatever lies in the current folder
         *arguments,
         stdin=PIPE,
         stdout=PIPE if talks else DEVNULL,
@@ -178,7 +179,8 @@ class Gateway:
             "private_bytes": private_bytes(self.pid),
             "descriptors": descriptors(self.pid),
             "tasks": probed["tasks"],
-            "objects": probed["objects"],
+            "python_blocks": probed["python_blocks"],
+            "native_bytes": probed["native_bytes"],
             "threads": probed["threads"],
         }
 
@@ -202,11 +204,23 @@ async def gateway(variant: Variant, upstream_port: int, scratch: Path) -> AsyncG
     }
     async with child(f"gateway {variant.name}", arguments, environment) as started:
         port = await port_from(port_file, started)
-        reader, writer = await asyncio.open_unix_connection(str(socket))
+        reader, writer = await _probe(socket)
         try:
             yield Gateway(variant, started.pid, port, reader, writer)
         finally:
             writer.close()
+
+
+async def _probe(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The probe is there a moment after the port."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return await asyncio.open_unix_connection(str(socket))
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.02)
 
 
 class Generator:

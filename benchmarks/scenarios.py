@@ -176,7 +176,7 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         await bench.generator.do({**base, "job": "churn", "sessions": sessions}, sessions + SETUP_S)
 
     await churn(options.warm_up)
-    before = await _settled(gateway, None)
+    before = await settled(gateway, None)
     figures: dict[str, float] = {}
     for kind in ("tts", "stt"):
         held = {**base, "job": "hold", "kind": kind, "sessions": options.held}
@@ -186,20 +186,20 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         full = await gateway.weigh()
         rest = await bench.generator.do({**base, "job": "rest", "seconds": 1.0}, SETUP_S)
         await bench.generator.do({**base, "job": "release"}, SETUP_S)
-        await _settled(gateway, before)
+        await settled(gateway, before)
         each = (full["private_bytes"] - empty["private_bytes"]) / options.held
         figures[f"idle_{kind}_kib"] = round(each / 1024, 1)
         figures[f"idle_{kind}_tasks"] = round((full["tasks"] - empty["tasks"]) / options.held, 2)
         figures[f"idle_{kind}_cpu_us_per_s"] = round(1e6 * rest["cpu_share"] / options.held, 2)
     step = -(-options.churn // SAMPLES)
-    weighed = [await _settled(gateway, before)]
+    weighed = [await settled(gateway, before)]
     for _ in range(SAMPLES):
         await churn(step)
-        weighed.append(await _settled(gateway, before))
+        weighed.append(await settled(gateway, before))
     after = weighed[-1]
-    for what, key in (("private_bytes", "bytes_per_session"), ("objects", "objects_per_session")):
+    for what in ("private_bytes", "native_bytes", "python_blocks"):
         points = [(float(number * step), w[what]) for number, w in enumerate(weighed)]
-        figures[key] = round(slope(points), 3)
+        figures[f"{what}_per_session"] = round(slope(points), 3)
     for what in ("descriptors", "tasks", "threads"):
         left = after[what] - before[what]
         figures[f"{what}_left"] = left
@@ -208,8 +208,9 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
     return figures
 
 
-async def _settled(gateway: Gateway, base: Mapping[str, float] | None) -> dict[str, float]:
-    """What the gateway holds once ended sessions are gone: no more than `base`, or not less any more."""
+async def settled(gateway: Gateway, base: Mapping[str, float] | None) -> dict[str, float]:
+    """What the gateway holds once ended sessions are gone: no more tasks and descriptors than `base`, or, without
+    one, the same twice. What it holds in the end where that does not come."""
     last: dict[str, float] | None = None
     for _ in range(round(SETTLE_WITHIN_S / SETTLE_S)):
         await asyncio.sleep(SETTLE_S if last is None or base is None else SETTLE_S / 2)
@@ -290,8 +291,9 @@ SCENARIOS = (
             Shown("idle_stt_kib", "an idle transcription session, KiB"),
             Shown("idle_tts_cpu_us_per_s", "its CPU per second, synthesis, µs"),
             Shown("idle_stt_cpu_us_per_s", "its CPU per second, transcription, µs"),
-            Shown("bytes_per_session", "what an ended session leaves, bytes"),
-            Shown("objects_per_session", "what it leaves, Python objects"),
+            Shown("private_bytes_per_session", "an ended one leaves: the process grows, bytes"),
+            Shown("native_bytes_per_session", "an ended one leaves: in use by libraries, bytes"),
+            Shown("python_blocks_per_session", "an ended one leaves: in use by Python, blocks"),
             Shown("descriptors_left", "descriptors left"),
             Shown("tasks_left", "tasks left"),
         ),
