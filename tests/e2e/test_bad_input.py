@@ -352,11 +352,11 @@ async def test_more_text_than_is_held_waits_in_the_caller() -> None:
     async with running_gateway(waves_local.Options(chunk_interval_s=0.005), bounds=bounds) as gateway:
         stream = speaking(gateway)
         await stream.begin(start())
-        said = [f"Utterance number {i} of many." for i in range(12)]
+        said = [f"Utterance number {i} of many." for i in range(9)]
         writer = asyncio.create_task(stream.say(*(text(t, f"u{i}", True) for i, t in enumerate(said)), END))
         assert await stream.rest() == OK
         await writer
-        assert [spoken(stream, f"u{i}") for i in range(12)] == said
+        assert [spoken(stream, f"u{i}") for i in range(9)] == said
 
 
 # -- what the upstream does not know -----------------------------------------------------------------------------
@@ -577,8 +577,9 @@ async def test_a_session_without_input_ends() -> None:
         started = await silent.begin(start())
         assert seconds(started.limits.client_idle_timeout) == pytest.approx(0.4)
         await speaker.begin(start(), text("Longer than the timeout is this one", "u1", True))
-        for stream in (silent, speaker):
-            status = await stream.rest()
+        for stream, status in zip(
+            (silent, speaker), await asyncio.gather(silent.rest(), speaker.rest()), strict=True
+        ):
             assert status.what == ("DEADLINE_EXCEEDED", "SESSION_IDLE")
             assert stream.ended.reason == v1.SessionEnded.REASON_CLIENT_IDLE
         assert spoken(speaker) == "Longer than the timeout is this one"

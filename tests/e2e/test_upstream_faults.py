@@ -1106,7 +1106,9 @@ async def test_audio_that_is_always_damaged_fails_the_utterance() -> None:
         assert failure(failed.error).what == PROTOCOL
 
 
-async def test_a_frame_larger_than_any_is_a_fault() -> None:
+async def test_a_frame_larger_than_any_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tts, "OWED_S", 1.5)
+
     async def play(talk: Talk) -> None:
         turn = await talk.turn()
         if talk.number == 1:
@@ -1154,7 +1156,7 @@ async def test_frames_that_nobody_asked_for_are_dropped() -> None:
 
 async def test_an_upstream_that_owes_audio_and_is_silent_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a hang nor a silent end: the utterance fails, on another connection the next one is spoken."""
-    monkeypatch.setattr(tts, "OWED_S", 1.0)
+    monkeypatch.setattr(tts, "OWED_S", 0.7)
 
     async def check(moment: str, mode: Mode) -> None:
         async def play(talk: Talk) -> None:
