@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.protocol import State as ConnectionState
 
 from wavegate_server import errors
@@ -133,6 +139,10 @@ class WebSocketDialer:
             raise errors.UpstreamUnavailable(
                 f"the upstream address {where} is not a WebSocket address"
             ) from exc
+        except InvalidMessage as exc:
+            if isinstance(exc.__cause__, EOFError | OSError):
+                raise errors.UpstreamUnavailable(f"the upstream at {where} hung up in the handshake") from exc
+            raise errors.UpstreamProtocol(f"the upstream at {where} does not speak WebSocket: {exc}") from exc
         except InvalidHandshake as exc:
             raise errors.UpstreamProtocol(f"the upstream at {where} does not speak WebSocket: {exc}") from exc
         except TimeoutError as exc:
@@ -193,6 +203,11 @@ class WebSocketTransport:
             ) from exc
         except ConnectionClosed as exc:
             raise _closed(exc) from exc
+        except AttributeError as exc:
+            # The library's own: its peer closed while it waited for room in the write buffer.
+            if self.is_open:
+                raise
+            raise TransportClosed(None, "closed while sending") from exc
 
     async def recv(self) -> str | bytes:
         self._receiving = True
