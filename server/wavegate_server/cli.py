@@ -163,7 +163,13 @@ def healthcheck(
     ctx.exit(0 if answer == "SERVING" else 1)
 
 
-_PROBED: Final = ("upstream", "api_key_file", "upstream_active_requests", "default_tts_model", "default_voice")
+_PROBED: Final = (
+    "upstream",
+    "api_key_file",
+    "upstream_active_requests",
+    "default_tts_model",
+    "default_voice",
+)
 """Options that may stand behind `probe`, too."""
 
 
