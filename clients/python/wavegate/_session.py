@@ -54,6 +54,8 @@ OPEN_ELSEWHERE_S = 5.0
 """How long one try for that may take."""
 MOVING_RESUME_S = 2.0
 """How long a lost call is tried again where another session is about to take over anyway."""
+RESUME_TRY_S = 5.0
+"""How long one try to resume may take."""
 CLOSE_TIMEOUT_S = 1.0
 """For ending a session from outside, where its own call does not let us."""
 
@@ -517,9 +519,11 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
                     await asyncio.sleep(delay_s)
                     line = self._begin(channel, start)
                     try:
-                        return line, await self._opened(line), attempt
+                        return line, await self._opened(line, RESUME_TRY_S), attempt
                     except GatewayUnavailableError as exc:
                         failure = exc
+                    except DeadlineError:
+                        continue
         except TimeoutError:
             pass
         raise failure
@@ -530,10 +534,16 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         line.put(self._make_request(input_sequence=1, start=start))
         return line
 
-    async def _opened(self, line: Line[InputT, ResponseT]) -> ResponseT:
-        """Waits for the first answer; nothing more is read until the line is attached."""
+    async def _opened(self, line: Line[InputT, ResponseT], patience_s: float | None = None) -> ResponseT:
+        """Waits for the first answer; nothing more is read until the line is attached.
+
+        Raises `DeadlineError` where none comes in time, and leaves the session to another call then.
+        """
         try:
-            return await self._openings[line]
+            await asyncio.wait([self._openings[line]], timeout=patience_s)
+            if not self._openings[line].done():
+                raise DeadlineError(f"the gateway at {line.channel.target} does not answer")
+            return self._openings[line].result()
         except WavegateError:
             self._spawn(line.stop())
             raise
@@ -546,6 +556,8 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
     def _on_opening(self, line: Line[InputT, ResponseT], response: ResponseT) -> bool:
         event = self._convert(response)
         opening = self._openings[line]
+        if opening.done():
+            return False
         if isinstance(event, SessionEnded):
             opening.set_exception(event.error or SessionClosedError("the session ended before it was open"))
             return True

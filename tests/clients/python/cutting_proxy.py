@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,8 @@ class CuttingProxy:
     budgets: Iterator[tuple[Direction, int]] | None = None
     refusing: bool = False
     """New connections are reset at once."""
+    deaf: bool = False
+    """New connections are taken, and nothing of them is forwarded."""
     cuts: dict[Direction, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     connections: set[_Connection] = field(default_factory=set)
     accepted: int = 0
@@ -44,6 +47,11 @@ class CuttingProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self.refusing:
+            _reset(writer)
+            return
+        if self.deaf:
+            with contextlib.suppress(OSError):
+                await reader.read(-1)
             _reset(writer)
             return
         connection = _Connection(self, writer)
