@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -39,11 +40,11 @@ def _arguments() -> argparse.Namespace:
     add("--held", type=int, default=defaults.held, help="idle sessions that are weighed")
     add("--warm-up", type=int, default=defaults.warm_up, help="sessions before memory is weighed")
     add("--churn", type=int, default=defaults.churn, help="sessions over which memory is weighed")
-    add("--flags", default="", help="flags of the gateway, of both where there are two")
+    add("--flags", default="", metavar="=FLAGS", help="flags of the gateway, of both where there are two")
     add(
         "--versus-tree", type=Path, help="another checkout, whose gateway is measured in turn with this one's"
     )
-    add("--versus-flags", default="", help="flags of the other gateway")
+    add("--versus-flags", default="", metavar="=FLAGS", help="flags of the other gateway")
     add("--versus-env", default="", metavar="NAME=VALUE …", help="environment of the other gateway")
     add("--pin", action="store_true", help="gateways on the first core, everything else on the others")
     add("--json", type=Path, metavar="PATH", help="write everything that was measured")
@@ -120,6 +121,8 @@ def _pin(gateways: list[int], load: int) -> None:
 
 def main() -> None:
     given = _arguments()
+    # As Ctrl-C, so that what was started is ended in good order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = asyncio.run(_bench(given))
     except BenchmarkError as exc:
