@@ -596,6 +596,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
             self._finish(failure)
         elif self._log.is_kept and not (self._moving is not None and self._is_idle()):
             self._resuming = self._spawn(self._resume(line, failure))
+            self._notify()  # whose input was not written yet need not wait: the next call sends it again
         else:
             self._give_up(None, self._told_what_is_lost(failure, None))
 

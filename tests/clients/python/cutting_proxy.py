@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +27,7 @@ class CuttingProxy:
     cuts: dict[Direction, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     connections: set[_Connection] = field(default_factory=set)
     accepted: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def target(self) -> str:
@@ -44,19 +44,29 @@ class CuttingProxy:
         for connection in list(self.connections):
             connection.cut()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def close(self) -> None:
+        """Cuts everything, and waits until nothing of it is left."""
+        self.budgets = None
+        while self.tasks:
+            self.cut()
+            await asyncio.wait(self.tasks, timeout=0.1)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self.refusing:
             _reset(writer)
             return
-        if self.deaf:
-            with contextlib.suppress(OSError):
-                await reader.read(-1)
-            _reset(writer)
-            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, writer)
         self.connections.add(connection)
         try:
+            if self.deaf:
+                await reader.read(-1)
+                return
             there_reader, there = await asyncio.open_connection("127.0.0.1", self.to_port)
             connection.writers.append(there)
             await asyncio.gather(
@@ -112,12 +122,11 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 async def cutting_proxy(to_port: int) -> AsyncIterator[CuttingProxy]:
     """A proxy on a free port."""
     proxy = CuttingProxy(to_port)
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
-        proxy.budgets = None
-        proxy.cut()
         server.close()
+        await proxy.close()
         await server.wait_closed()
