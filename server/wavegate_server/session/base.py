@@ -84,6 +84,11 @@ class Alarm:
             self._armed_for = due
             self._handle = asyncio.get_running_loop().call_at(due, self._rang)
 
+    def look_by(self, due: float) -> None:
+        """Ring at `due` at the latest."""
+        if self._due is None or due < self._due:
+            self.set(due)
+
     def cancel(self) -> None:
         self._due = None
         if self._handle is not None:
@@ -160,7 +165,9 @@ class Session(ABC):
         self._end_reason: EndReason | None = None
         self._failure: WavegateError | None = None
         self._wake = asyncio.Event()
-        self._heard_at = asyncio.get_running_loop().time()
+        # Bound once: on Python 3.11 each `get_running_loop` is a system call (getpid).
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._heard_at = self._now()
         self._alarm = Alarm(self._on_alarm)
         self._listeners: dict[str, list[Listener]] = {}
         self._watchers: list[Listener] = []
@@ -280,8 +287,7 @@ class Session(ABC):
             case _:
                 self._handle(command, now)
         self._release_held()
-        self._rearm()
-        self._wake.set()
+        self._wake.set()  # the driver sets the alarm anew
 
     async def ready(self) -> None:
         """Wait until another message of the caller may be processed: the bound on what waits."""
@@ -538,9 +544,6 @@ class Session(ABC):
         idle = self._heard_at + self.context.bounds.idle_timeout_s
         due = self._due()
         self._alarm.set(idle if due is None else min(idle, due))
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     # -- inside -----------------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from wavegate_server import errors
 
@@ -31,8 +32,7 @@ ENTRY_BYTES = 256
 """What an event without audio counts for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """An event on its way out."""
 
     event: Any
@@ -56,6 +56,7 @@ class EventLog:
         self._waiting_s = 0.0
         self._waiting_events = 0
         self._played_until = 0.0
+        self._now = asyncio.get_running_loop().time
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -228,6 +229,3 @@ class EventLog:
 
     def _ahead_s(self) -> float:
         return max(0.0, self._played_until - self._now())
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()

@@ -8,7 +8,8 @@ that it can be said that it was lost, should its connection be lost too.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from wavegate_server.waves.framing import Piece
 
@@ -16,8 +17,7 @@ MAX_FRAMES = 20_000
 """Frames kept at most, however short they are: an object costs more than the few samples of a tiny message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """Audio and its place, in samples of the session."""
 
     start: int
@@ -147,4 +147,6 @@ class AudioHistory:
         frame = self._frames[0]
         skipped = position - frame.start
         self.passed_sequence = frame.input_sequence
-        self._frames[0] = replace(frame, start=position, data=frame.data[skipped * self._width :])
+        self._frames[0] = msgspec.structs.replace(
+            frame, start=position, data=frame.data[skipped * self._width :]
+        )

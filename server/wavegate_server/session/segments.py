@@ -74,7 +74,13 @@ class Segments:
 def common_prefix(texts: Sequence[str]) -> int:
     """Length of the longest beginning that all texts share, in characters."""
     low, high = min(texts), max(texts)
-    for index, (a, b) in enumerate(zip(low, high, strict=False)):
-        if a != b:
-            return index
-    return min(len(low), len(high))
+    if high.startswith(low):
+        return len(low)
+    known, wrong = 0, len(low)
+    while wrong - known > 1:
+        middle = (known + wrong) // 2
+        if high.startswith(low[:middle]):
+            known = middle
+        else:
+            wrong = middle
+    return known

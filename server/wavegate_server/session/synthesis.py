@@ -67,6 +67,9 @@ from wavegate_server.waves.settings import SYNTHESIS, Field, Place, Settings, un
 
 logger = logging.getLogger(__name__)
 
+LOOK_S = 0.5
+"""What a frame makes due is due no sooner than `tts.CONFIRM_S` after it. So while frames come, a look this often
+is enough, and each frame need not reckon when the next thing is due."""
 KEEPALIVE_S = 25.0
 """Idle time after which the upstream is told that the session lives; it hangs up after 60 s (tts-ws)."""
 MAX_UNREAD_EVENTS = 1024
@@ -364,7 +367,8 @@ class SynthesisSession(Session):
                 # First what happened to the connection, then what that means.
                 self._lose(link, link.reason(event.error), event.error)
             self._on_event(link, event, now)
-            self._wake.set()
+            if not isinstance(event, tts.AudioReceived):  # the commonest, and nothing for the driver
+                self._wake.set()
 
     def _on_event(self, link: TtsLink, event: tts.TtsEvent, now: float) -> None:
         if isinstance(event, tts.ConnectionFailed):
@@ -381,6 +385,7 @@ class SynthesisSession(Session):
                     self._on_audio(utterance, event.pcm, now)
                 except NotTheSame:
                     self._fail_utterance(utterance, _otherwise(utterance), now)
+                    self._wake.set()
             case tts.WordReceived():
                 if utterance.settings.get("word_timings"):
                     word = utterance.add_word(event.text, event.start_s, event.end_s)
@@ -408,7 +413,8 @@ class SynthesisSession(Session):
         for chunk in chunks(utterance, audio, samples, self.audio_format, size):
             self._audio_samples += chunk.samples
             self._audio_bytes += len(chunk.audio)
-            self._emit(chunk, chunk.samples / self.audio_format.sample_rate_hz)
+            # Straight into the log: audio comes after `session_started`, is watched by nobody and is bounded there.
+            self.log.append(chunk, self.input_sequence, chunk.samples / self.audio_format.sample_rate_hz)
 
     def _on_completed(
         self, link: TtsLink, utterance: Utterance, event: tts.RequestCompleted, now: float
@@ -885,7 +891,7 @@ class SynthesisSession(Session):
                 message = await link.transport.recv()
                 now = self._now()
                 self._take_events(link, protocol.receive(message, now), now)
-                self._rearm()
+                self._alarm.look_by(now + LOOK_S)
                 if not protocol.reusable:
                     self._wake.set()
                 if self.log.full:

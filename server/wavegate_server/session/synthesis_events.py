@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import WavegateError
 from wavegate_server.session.utterance import EstimateSource, TimedWord, Utterance
@@ -60,8 +62,7 @@ class UtteranceStarted:
     settings_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class AudioProduced:
+class AudioProduced(msgspec.Struct, frozen=True):
     """A piece of an utterance's audio, in the session's encoding."""
 
     utterance: Utterance

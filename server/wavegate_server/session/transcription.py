@@ -529,8 +529,8 @@ class TranscriptionSession(Session):
         """Send the next message, or wait until there may be one."""
         if not link.outbox and link.writable and not link.protocol.close_sent:
             self._fill_outbox(link, now)
-        self._rearm()
         if not link.outbox or not link.writable:
+            self._rearm()
             if not self._transcripts.complete:
                 await self._wake.wait()
             return

@@ -6,15 +6,16 @@ All offsets are seconds from the first sample that the caller ever sent, plus th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+import msgspec
 
 from wavegate_server.session.events import Upstream
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptAudio:
+class AcceptAudio(msgspec.Struct, frozen=True):
     """A piece of audio. `captured_at`: when its first sample was recorded, in seconds since the Unix epoch."""
 
     content: bytes
@@ -39,8 +40,7 @@ class FinalTrigger(Enum):
     RECONNECT = "RECONNECT"
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True):
     """A recognised word."""
 
     text: str
@@ -61,8 +61,7 @@ class Sentence:
     speaker: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Transcribed:
+class Transcribed(msgspec.Struct, frozen=True):
     """What was said in a stretch of the audio, so far or for good."""
 
     segment_id: str
@@ -81,9 +80,9 @@ class Transcribed:
     full_text: str = ""
     redacted_entities: tuple[str, ...] = ()
     settings_revision: int = 0
-    upstream: Upstream = field(default_factory=Upstream)
+    upstream: Upstream = msgspec.field(default_factory=Upstream)
     speech_final: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     finalize_latency_s: float | None = None
     audio_latency_s: float | None = None
     capture_latency_s: float | None = None

@@ -38,6 +38,9 @@ OPEN_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
 MAX_MESSAGE_BYTES = 2**22
 """Largest message taken from the upstream: 4 MiB is over a minute of base64 speech in one frame."""
+UNBLOCKED_BYTES = 2**13
+"""So much may wait to be written, and a send does not block: far below the library's limit of 32 KiB, also where a
+character is four bytes. No deadline is set then: on uvloop a timer costs more than the rest of a send."""
 RECEIVE_QUEUE = 16
 """Messages read ahead of the session; then the socket is read no further, which is the back-pressure."""
 
@@ -193,9 +196,13 @@ class WebSocketTransport:
         return f"<WebSocketTransport {self._connection.state.name}>"
 
     async def send(self, message: str | bytes) -> None:
+        connection = self._connection
         try:
+            if connection.transport.get_write_buffer_size() + len(message) <= UNBLOCKED_BYTES:
+                await connection.send(message)
+                return
             async with asyncio.timeout(self._options.send_timeout_s):
-                await self._connection.send(message)
+                await connection.send(message)
         except TimeoutError as exc:
             self.abort()
             raise errors.UpstreamStalled(

@@ -8,8 +8,9 @@ its encoder was fed with (RFC 6716, 2.).
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from wavegate_server.audio import AudioFormat, Encoding
 
@@ -28,8 +29,7 @@ class BadAudio(Exception):
     """Raised when a message is no such audio. The message says what is wrong and what would be right."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Audio that can be sent as it is."""
 
     data: bytes

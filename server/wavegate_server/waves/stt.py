@@ -84,8 +84,7 @@ def path_of(*, old_path: bool) -> str:
 # -- events ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class HeardWord:
+class HeardWord(msgspec.Struct, frozen=True):
     """A word and its times on this connection, in seconds. None, or "", where the upstream did not say."""
 
     text: str
@@ -106,8 +105,7 @@ class HeardSentence:
     speaker: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptReceived:
+class TranscriptReceived(msgspec.Struct, frozen=True):
     """What was said, so far or for good. `words` is empty where not every word came with its times."""
 
     text: str
@@ -119,7 +117,7 @@ class TranscriptReceived:
     sentences: tuple[HeardSentence, ...] = ()
     languages: tuple[str, ...] = ()
     redacted_entities: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Fields that have no name here (emotion, gender, …), as they came."""
 
 

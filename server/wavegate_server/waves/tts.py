@@ -124,8 +124,7 @@ class Habits:
         return audio_s * speed >= letters * self.fastest_s_per_letter / 2
 
 
-@dataclass(frozen=True, slots=True)
-class AudioReceived:
+class AudioReceived(msgspec.Struct, frozen=True):
     """A piece of a request's audio: PCM, as it came (maybe not whole samples)."""
 
     request: Request

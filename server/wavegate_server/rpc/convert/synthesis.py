@@ -190,8 +190,10 @@ def fill_audio(chunk: pb.AudioChunk, event: speech.AudioProduced) -> None:
     chunk.audio = event.audio
     chunk.utterance_id = event.utterance.utterance_id
     chunk.chunk_index = event.chunk_index
-    chunk.start_offset.CopyFrom(duration(event.start_offset_s))
-    chunk.discontinuity = event.discontinuity
+    offset = chunk.start_offset
+    offset.seconds, offset.nanos = divmod(round(event.start_offset_s * common.NANOS), common.NANOS)
+    if event.discontinuity:
+        chunk.discontinuity = True
 
 
 def word_timings(event: speech.WordsTimed) -> pb.WordTimings:
