@@ -180,7 +180,7 @@ class Journal:
             self._changed.set()
             self._changed = None
 
-    async def wait_for(self, condition: Callable[[Journal], Any], timeout_s: float = 10.0) -> Any:
+    async def wait_for(self, condition: Callable[[Journal], Any], timeout_s: float = 30.0) -> Any:
         """Wait until `condition(journal)` is true and return what it returned.
 
         Raises TimeoutError, with the journal's content in its message, after `timeout_s`.

@@ -140,6 +140,7 @@ async def test_after_a_barge_in_a_connection_stands_ready(mode: Mode) -> None:
     async with running_gateway(
         waves_local.Options(chunk_interval_s=0.02, cancel="ignored"), mode=mode, account=Account(standby=True)
     ) as gw:
+        assert gw.upstream is not None
         call = gw.synthesis.SynthesizeStream()
         await call.write(start())
         got = [await call.read()]
@@ -152,7 +153,10 @@ async def test_after_a_barge_in_a_connection_stands_ready(mode: Mode) -> None:
             await call.write(v1.SynthesizeStreamRequest(cancel=v1.CancelUtterance(utterance_id=f"u{turn}")))
             while not of("utterance_cancelled", got[-1:]):
                 got.append(await call.read())
-            await asyncio.sleep(0.3)
+            await gw.upstream.journal.wait_for(
+                lambda j: any(r.is_open and r.status == 101 and not r.received_count for r in j.of("tts"))
+            )
+            await asyncio.sleep(0.3)  # and the gateway has read that it stands
         await call.write(text("The end.", "last", end=True))
         await call.write(END)
         await call.done_writing()

@@ -571,11 +571,11 @@ async def test_a_caller_may_have_so_many_sessions_and_the_gateway_too() -> None:
 
 async def test_a_session_without_input_ends() -> None:
     """Also one whose utterance was left open; not one that is being spoken."""
-    bounds = Bounds(idle_timeout_s=0.4)
+    bounds = Bounds(idle_timeout_s=0.6)
     async with running_gateway(waves_local.Options(chunk_interval_s=0.04), bounds=bounds) as gateway:
         silent, speaker = speaking(gateway), speaking(gateway)
         started = await silent.begin(start())
-        assert seconds(started.limits.client_idle_timeout) == pytest.approx(0.4)
+        assert seconds(started.limits.client_idle_timeout) == pytest.approx(0.6)
         await speaker.begin(start(), text("Longer than the timeout is this one", "u1", True))
         for stream, status in zip(
             (silent, speaker), await asyncio.gather(silent.rest(), speaker.rest()), strict=True

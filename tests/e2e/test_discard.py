@@ -7,11 +7,15 @@ import random
 from typing import Any
 
 import grpc
+import pytest
 import waves_local
 from wavegate.speech import v1
 from waves_local.deterministic import encode_text
 
 from tests.support.gateway import RunningGateway, of, responses, running_gateway, start, text
+
+# Much work: on a machine under load it takes minutes.
+pytestmark = pytest.mark.timeout(600)
 
 CALLERS = 1000
 AT_ONCE = 50

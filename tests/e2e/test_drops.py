@@ -22,6 +22,9 @@ from benchmarks.soak import check_speech, check_words, expected_words
 from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.gateway import END, RunningGateway, audio_of, collect, of, running_gateway, start, text
 
+# Much work: on a machine under load it takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 POINTS = 200
 AT_ONCE = 10
 """Lanes: a proxy and a gateway each, side by side."""

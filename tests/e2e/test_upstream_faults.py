@@ -1156,7 +1156,7 @@ async def test_frames_that_nobody_asked_for_are_dropped() -> None:
 
 async def test_an_upstream_that_owes_audio_and_is_silent_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a hang nor a silent end: the utterance fails, on another connection the next one is spoken."""
-    monkeypatch.setattr(tts, "OWED_S", 0.7)
+    monkeypatch.setattr(tts, "OWED_S", 1.5)
 
     async def check(moment: str, mode: Mode) -> None:
         async def play(talk: Talk) -> None:
@@ -1200,12 +1200,12 @@ async def test_an_upstream_that_owes_audio_and_is_silent_has_stalled(monkeypatch
 async def test_an_upstream_that_takes_no_more_text_has_stalled() -> None:
     """It neither reads nor speaks nor closes: a send that blocks gives it up, and in the end the utterance."""
 
-    deaf = True
+    hears = asyncio.Event()
 
     async def play(talk: Talk) -> None:
-        if deaf:
-            talk.stop_reading()
-            await asyncio.sleep(PATIENCE_S)
+        talk.stop_reading()
+        await hears.wait()
+        talk.read_on()
         await talk.speak(await talk.turn(), 11)
         await talk.hung_up()
 
@@ -1218,7 +1218,7 @@ async def test_an_upstream_that_takes_no_more_text_has_stalled() -> None:
             await stream.say(text("x" * 200_000, "u1"))
         failed = await stream.until("utterance_failed")
         assert failure(failed.error).what == STALLED
-        deaf = False
+        hears.set()
         assert await stream.end(text("Next.", "u2", True), END) == OK
         assert levels(stream.audio("u2")) == pieces(11)
 
@@ -1251,7 +1251,7 @@ async def test_a_caller_that_cancels_cuts_every_kind_of_upstream() -> None:
 
 async def test_a_long_pause_in_a_turn_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller thinks; the upstream owes nothing, and hears that the session lives."""
-    monkeypatch.setattr(tts, "OWED_S", 0.7)
+    monkeypatch.setattr(tts, "OWED_S", 1.5)
 
     async def play(talk: Talk) -> None:
         message = await talk.read()
@@ -1265,7 +1265,7 @@ async def test_a_long_pause_in_a_turn_is_no_stall(monkeypatch: pytest.MonkeyPatc
         stream = speaking(gateway)
         await stream.begin(start(), text("First half.", "u1"))
         await stream.until("audio")
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.5)
         assert await stream.end(text(" Second half.", "u1", True), END) == OK
         assert levels(stream.audio()) == pieces(1, 2)
 
@@ -1531,7 +1531,10 @@ async def test_an_account_that_stays_full_fails_the_utterance() -> None:
     options = waves_local.Options(active_requests=1, chunk_interval_s=0.05)
     async with running_gateway(options, bounds=Bounds(max_queue_wait_s=0.6)) as gateway:
         first, second = speaking(gateway), speaking(gateway)
-        await first.begin(start(), text("The first one speaks for longer than the other waits.", "u1", True))
+        # However late the other comes, this one still speaks.
+        await first.begin(
+            start(), text("The first one speaks for longer than the other waits. " * 50, "u1", True)
+        )
         await first.until("audio")
         await second.begin(start(), text("The second.", "u1", True))
         failed = await second.until("utterance_failed")
@@ -1541,7 +1544,8 @@ async def test_an_account_that_stays_full_fails_the_utterance() -> None:
         assert error.retry_s is not None
         assert failed.retryable
         first.call.cancel()
-        await asyncio.sleep(0.1)
+        assert gateway.upstream is not None
+        await gateway.upstream.journal.wait_for(lambda j: not j.of("tts")[0].is_open)
         assert await second.end(text("Now there is room.", "u2", True), END) == OK
         assert waves_local.spoken(second.audio()) == "Now there is room."
 

@@ -180,21 +180,23 @@ async def test_a_local_upstream_that_keeps_dying_ends_the_gateway() -> None:
     """Its port is taken by somebody else after its death, so it cannot come back."""
     async with running(*LOCAL) as gateway:
         (child,) = children(gateway.process.pid)
+        gateway.signal(signal.SIGSTOP)  # until the port is taken, however long that takes
         os.kill(child, signal.SIGKILL)
         await gone(child)
-        thief = await take(gateway.upstream_port)
-        async with thief:
+        async with await take(gateway.upstream_port):
+            gateway.signal(signal.SIGCONT)
             assert await gateway.ended() == 1
     assert any("the local upstream died" in line and "the gateway stops" in line for line in gateway.log)
 
 
 async def take(port: int) -> asyncio.Server:
+    """The threads of a process that was killed may keep its port for a moment more."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", port)
             except OSError:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
 
 
 async def test_live_sessions_may_finish_and_new_ones_are_refused() -> None:

@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from wavegate.speech import v1
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """No answer takes this long; what waits longer hangs."""
 TERMINAL = ("utterance_completed", "utterance_cancelled", "utterance_failed")
 

@@ -81,7 +81,7 @@ class Collector:
         with self._changed:
             return list(self._spans)
 
-    def wait_for(self, wanted: Callable[[Exported], bool], timeout_s: float = 20.0) -> Exported:
+    def wait_for(self, wanted: Callable[[Exported], bool], timeout_s: float = 60.0) -> Exported:
         """The first span that fits. Raises AssertionError with what came instead. Blocks."""
         end = time.monotonic() + timeout_s
         with self._changed:

@@ -125,7 +125,7 @@ class FaultProxy:
             pair.close()
         self._notify()
 
-    async def wait_for(self, condition: Callable[[FaultProxy], object], timeout_s: float = 15.0) -> None:
+    async def wait_for(self, condition: Callable[[FaultProxy], object], timeout_s: float = 60.0) -> None:
         """Wait until something is so, such as that a connection came in. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             while not condition(self):

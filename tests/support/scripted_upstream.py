@@ -24,7 +24,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long a script waits for the gateway before it gives up: far longer than anything should take."""
 
 
@@ -158,6 +158,9 @@ class Talk:
 
     def stop_reading(self) -> None:
         self.socket.transport.pause_reading()
+
+    def read_on(self) -> None:
+        self.socket.transport.resume_reading()
 
 
 Script = Callable[[Talk], Awaitable[None]]

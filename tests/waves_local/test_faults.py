@@ -124,7 +124,7 @@ async def test_a_handshake_that_is_never_answered() -> None:
     async with serve(faults=["tts:hang"]) as upstream:
         with pytest.raises(TimeoutError):
             await websockets.connect(
-                ws_url(upstream, "/waves/v1/tts/live"), additional_headers=AUTH, open_timeout=0.2
+                ws_url(upstream, "/waves/v1/tts/live"), additional_headers=AUTH, open_timeout=1.0
             )
         await upstream.journal.wait_for(lambda j: j.of("tts")[0].closed_at_s is not None)
         assert upstream.journal.of("tts")[0].status is None
@@ -210,12 +210,20 @@ async def test_a_deaf_connection_reads_nothing_more() -> None:
         await client.ws.send(bytes(320))
         await upstream.journal.wait_for(lambda j: j.of("stt")[0].received_count == 1)
 
+        sent = 0
+
         async def send_for_ever() -> None:
+            nonlocal sent
             while True:  # until the network's buffers are full
                 await client.ws.send(bytes(65536))
+                sent += 1
 
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(send_for_ever(), 0.5)
+        sending = asyncio.create_task(send_for_ever())
+        before = -1
+        while before != sent or sent <= 10:
+            before = sent
+            await asyncio.sleep(0.3)
+        sending.cancel()
         assert upstream.journal.of("stt")[0].received_count == 1
         upstream.faults.clear()
         await upstream.journal.wait_for(lambda j: j.of("stt")[0].received_count > 10)

@@ -18,22 +18,24 @@ BODY = {"text": "Hello.", "voice_id": "magnus", "sample_rate": 8000}
 
 async def test_active_requests_are_counted_over_all_endpoints() -> None:
     options = Options(active_requests=1, chunk_interval_s=SLOW)
-    async with serve(options=options) as upstream, tts(upstream) as first, tts(upstream) as second:
+    async with (
+        serve(options=options) as upstream,
+        tts(upstream) as first,
+        tts(upstream) as second,
+        httpx.AsyncClient(base_url=upstream.url, headers=AUTH, timeout=PATIENCE_S) as client,
+    ):
         await first.send(LONG)
         await first.frame()
         await second.send("Too much.", request_id="r")
         error = await second.frame()
         assert (error["status"], error["external_request_id"]) == ("error", "r")
         assert error["message"] == "Concurrency limit reached: this account may have 1 active TTS requests."
-        async with httpx.AsyncClient(base_url=upstream.url, headers=AUTH, timeout=PATIENCE_S) as client:
-            for path in ("/waves/v1/tts", "/waves/v1/tts/live"):
-                response = await client.post(path, json=BODY)
-                assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
-            # Another key has its own account.
-            response = await client.post(
-                "/waves/v1/tts", json=BODY, headers={"Authorization": "Bearer other"}
-            )
-            assert response.status_code == 200
+        for path in ("/waves/v1/tts", "/waves/v1/tts/live"):
+            response = await client.post(path, json=BODY)
+            assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
+        # Another key has its own account.
+        response = await client.post("/waves/v1/tts", json=BODY, headers={"Authorization": "Bearer other"})
+        assert response.status_code == 200
         await first.until()
         await second.send("Now.")
         assert text_of(await second.until()) == "Now."

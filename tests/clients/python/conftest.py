@@ -37,7 +37,7 @@ def threaded_gateway() -> Iterator[fake_gateway.FakeGateway]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    yield asyncio.run_coroutine_threadsafe(ready.get(), loop).result(timeout=10)
+    yield asyncio.run_coroutine_threadsafe(ready.get(), loop).result(timeout=30)
     loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=10)
+    thread.join(timeout=30)
     loop.close()
