@@ -19,6 +19,7 @@ from wavegate_server.rpc.server import Service
 from wavegate_server.rpc.trace import current_call, require_coroutines
 
 from tests.server.rpc.serving import MAX_STREAM_MESSAGE_BYTES, serving
+from tests.support.fault_proxy import FaultProxy, Faults
 
 TOKEN = "0123456789abcdef-alice"
 TOKENS = Authenticator(lambda: parse_tokens(f"alice:{TOKEN}"))
@@ -41,10 +42,6 @@ async def get(address: str, metadata: Any = (), timeout: float | None = None) ->
 
 async def answer(request: Any, context: Any) -> pb.GetSessionResponse:
     return pb.GetSessionResponse()
-
-
-async def never(request: Any, context: Any) -> None:
-    await asyncio.Event().wait()
 
 
 async def until_eof(requests: Any, context: Any) -> None:
@@ -161,9 +158,19 @@ async def test_a_caller_that_cancels_is_cancelled() -> None:
 
 
 async def test_a_deadline_that_passes_is_no_cancel() -> None:
-    async with serving(get=never) as served:
+    """The caller's own cancel, which may come before the deadline has passed here, does not come through."""
+    started = asyncio.Event()
+
+    async def wait(request: Any, context: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with serving(get=wait) as served, FaultProxy(served.server.port) as proxy:
+        task = asyncio.create_task(get(f"127.0.0.1:{proxy.port}", timeout=2.0))
+        await asyncio.wait_for(started.wait(), 10)
+        proxy.set(up=Faults(is_stopped=True))
         with pytest.raises(grpc.aio.AioRpcError):
-            await get(served.address, timeout=1.0)  # long enough to get there
+            await task
         await settled(served.span)
     assert served.span.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
 
