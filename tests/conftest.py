@@ -11,6 +11,8 @@ import hypothesis
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says something about the machine, not about the code.
-hypothesis.settings.register_profile("wavegate", deadline=None)
+# How long an example takes, or is made, says something about the machine, not about the code.
+hypothesis.settings.register_profile(
+    "wavegate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("wavegate")

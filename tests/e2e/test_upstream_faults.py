@@ -1427,7 +1427,7 @@ async def test_event_streams_that_are_none_fail_the_call() -> None:
 async def test_a_whole_text_whose_upstream_falls_silent_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     from wavegate_server.session import http
 
-    monkeypatch.setattr(http, "STREAM_SILENCE_S", 0.3)
+    monkeypatch.setattr(http, "STREAM_SILENCE_S", 1.5)
     async with running_gateway() as gateway:
         assert gateway.upstream is not None
         gateway.upstream.faults.add("sse:stall,after-frames=2")

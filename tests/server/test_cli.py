@@ -219,11 +219,12 @@ async def test_two_gateways_cannot_have_one_port() -> None:
 
 async def test_healthcheck(tmp_path: Path) -> None:
     async with running(*NO_UPSTREAM) as gateway:
-        assert await finished("healthcheck", "--target", gateway.target) == (0, "SERVING\n", "")
+        asked = ("healthcheck", "--timeout", "30")
+        assert await finished(*asked, "--target", gateway.target) == (0, "SERVING\n", "")
         by_variable = {"WAVEGATE_LISTEN": f"0.0.0.0:{gateway.port}"}
-        assert await finished("healthcheck", env=by_variable) == (0, "SERVING\n", "")
+        assert await finished(*asked, env=by_variable) == (0, "SERVING\n", "")
         target = gateway.target
-    code, out, err = await finished("healthcheck", "--target", target, "--timeout", "1")
+    code, out, err = await finished(*asked, "--target", target)
     assert (code, out) == (1, "")
     assert f"no answer from {target}: UNAVAILABLE" in err
 
@@ -234,6 +235,6 @@ async def test_healthcheck_over_tls(certificates: Certificates) -> None:
     ca = str(folder / "ca.pem")
     async with running(*NO_UPSTREAM, *tls) as gateway:
         assert gateway.banner[-1].endswith(f"--target {gateway.target} --tls")
-        asked = ("healthcheck", "--target", gateway.target, "--timeout", "10")
+        asked = ("healthcheck", "--target", gateway.target, "--timeout", "30")
         assert await finished(*asked, "--tls-ca", ca) == (0, "SERVING\n", "")
         assert (await finished(*asked, "--tls-ca", ca, "--tls-server-name", "elsewhere"))[0] == 1

@@ -105,7 +105,8 @@ async def running(
 
             async def serves() -> bool:
                 assert process.returncode is None, f"it ended with {process.returncode}: {log}"
-                return port_file.exists() and bool(banner)
+                # The last line is written by itself; what reads the banner is to find all of it.
+                return port_file.exists() and any("Try it: " in line for line in banner)
 
             await until(serves)
             yield Running(process, int(port_file.read_text()), port_file, banner, log)
@@ -113,7 +114,7 @@ async def running(
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            await asyncio.wait(readers, timeout=5)
+            await asyncio.wait(readers, timeout=30)
 
 
 async def _collect(stream: asyncio.StreamReader, into: list[str]) -> None:

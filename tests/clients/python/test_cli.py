@@ -551,7 +551,7 @@ class TestProcesses:
 
     @staticmethod
     def wait_for(condition: Any) -> None:
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
@@ -566,7 +566,7 @@ class TestProcesses:
         process.stdin.write(b" there\n\nand")
         process.stdin.flush()
         assert process.stdout.read(44 + 22)[44:] == audio_of("Hello there")
-        out, err = process.communicate(b" more", timeout=30)
+        out, err = process.communicate(b" more", timeout=60)
         assert (process.returncode, out) == (0, audio_of("and more"))
         assert b"2 utterances" in err
 
@@ -576,10 +576,10 @@ class TestProcesses:
             [sys.executable, "-m", "wavegate.cli", "listen", "-"],
             stdin=speaking.stdout,
             capture_output=True,
-            timeout=30,
+            timeout=60,
             check=True,
         )
-        speaking.communicate(timeout=30)
+        speaking.communicate(timeout=60)
         samples = len("What goes around comes around") * 16000 // 24000
         assert listening.stdout.decode().startswith("heard 0 to ")
         assert int(listening.stdout.split()[-1]) // 2 == pytest.approx(samples, abs=2)
@@ -589,7 +589,7 @@ class TestProcesses:
         process = self.start("say", "A story without an end, it seems.", "-o", "a.pcm")
         self.wait_for(lambda: gateway.sent_chunks)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert err.decode().splitlines()[-1] == "wavegate: interrupted"
         assert b"Traceback" not in err
@@ -600,7 +600,7 @@ class TestProcesses:
         process = self.start("say", "A story without an end, it seems.", "-o", "a.wav")
         self.wait_for((nowhere / "a.wav").exists)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 143, err
         data, _ = soundfile.read(nowhere / "a.wav", dtype="int16")
         assert "A story without an end, it seems.".startswith(text_of(data.tobytes()))
@@ -609,7 +609,7 @@ class TestProcesses:
         process = self.start("say", "-o", "a.pcm")
         self.wait_for(lambda: gateway.inputs("start"))
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=60) == 130
 
     def test_a_reader_that_goes_ends_it_quietly(self, gateway: FakeGateway) -> None:
         gateway.chunk_chars = 2000
@@ -622,7 +622,7 @@ class TestProcesses:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(timeout=30) == 141
+        assert process.wait(timeout=60) == 141
 
     def test_a_session_closed_from_outside_does_not_wait_for_more_text(self, gateway: FakeGateway) -> None:
         from wavegate.sync import Client
@@ -634,7 +634,7 @@ class TestProcesses:
         self.wait_for(lambda: gateway.inputs("text"))
         with Client() as client:
             client.close_session(next(iter(gateway.sessions)))
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=60) == 1
         assert process.stderr is not None
         assert b"ended from outside" in process.stderr.read()
 
@@ -655,7 +655,7 @@ class TestProcesses:
             while content := os.read(terminal, 4096):
                 seen += content
         os.close(terminal)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, b"heard 0 to 32000\n")
         assert b"heard 0 to 16000" in seen
         assert b"first words after" in seen
@@ -663,7 +663,7 @@ class TestProcesses:
 
     def test_data_goes_to_stdout_and_the_rest_does_not(self, gateway: FakeGateway) -> None:
         process = self.start("--json", "say", "Hello", "-o", "a.wav")
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert all(json.loads(line)["event"] for line in out.splitlines())
         assert err == b""
