@@ -664,7 +664,7 @@ async def test_a_barge_in_stops_audio_that_the_pace_holds_back() -> None:
         stream = speaking(gateway)
         opening = start()
         opening.start.max_audio_lead.FromMilliseconds(100)
-        said = "As long as a sentence."
+        said = "As long as a sentence, or a little more."
         await stream.begin(opening, text(said, "u1", True))
         await stream.until("audio")
         await made(gateway, stream)
@@ -687,7 +687,7 @@ async def test_discard_does_not_wait_for_the_pace() -> None:
         stream = speaking(gateway)
         opening = start()
         opening.start.max_audio_lead.FromMilliseconds(100)
-        await stream.begin(opening, text("As long as a sentence.", "u1", True))
+        await stream.begin(opening, text("As long as a sentence, or a little more.", "u1", True))
         await stream.until("audio")
         await made(gateway, stream)
         assert await stream.end(DISCARD) == OK
