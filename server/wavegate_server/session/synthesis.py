@@ -125,6 +125,8 @@ class SynthesisSession(Session):
         """When to dial, or to say the text again, after a failure."""
         self._to_send: deque[str] = deque()
         """Messages beside the text: cancels and keepalives."""
+        self._cancelling = False
+        """Whether a cancel waits to be sent: until then the upstream counts its request as active."""
         self._room = asyncio.Event()
         self._room.set()
         account = self.target.account
@@ -303,10 +305,11 @@ class SynthesisSession(Session):
         if link is None or request is None:
             return CancelMethod.DISCARD
         messages = link.protocol.cancel(request, now)
-        self._to_send.extend(messages)
-        self._free_slot(cut=not messages and not link.protocol.reusable)
         if messages:
+            self._to_send.extend(messages)
+            self._cancelling = True
             return CancelMethod.UPSTREAM_CANCEL
+        self._free_slot(cut=not link.protocol.reusable)
         if link.protocol.reusable:
             return CancelMethod.DISCARD
         self._want_standby(link.url)
@@ -495,6 +498,8 @@ class SynthesisSession(Session):
         utterance.metrics.ended_at = now
         if utterance is self._line.head:
             self._queue_wait.over()
+            if not self._cancelling:
+                self._free_slot()  # it may have waited for its turn
         utterance.pieces.clear()
         utterance.forget_request()
         self._line.remove(utterance)
@@ -551,6 +556,8 @@ class SynthesisSession(Session):
                 return True
             if self._to_send and not link.broken:
                 await self._send(link, self._to_send.popleft())
+                if self._cancelling and not self._to_send:
+                    self._free_slot(cut=link.broken)
                 return True
         trial = self._schedule.trial
         if trial is not None and self.state is not State.CONNECTING and (self._line or self._ending is None):
@@ -564,6 +571,8 @@ class SynthesisSession(Session):
             self._wanted = True
             return True
         if utterance is None and not self._wanted:
+            if link is None:
+                self._socket.give_back()  # whoever waited for it has gone
             return False
         held_back = self._not_before is not None
         if link is not None:
@@ -665,6 +674,7 @@ class SynthesisSession(Session):
 
     def _free_slot(self, *, cut: bool = False) -> None:
         """The request is over. One whose connection was cut may count as active for some time yet."""
+        self._cancelling = False
         self._slot.give_back(self.target.account.slot_linger_s if cut else 0.0)
 
     def _give_up_socket(self) -> None:
@@ -917,6 +927,8 @@ class SynthesisSession(Session):
         self._link = None
         self._socket.give_back()
         self._to_send.clear()
+        if self._cancelling:
+            self._free_slot(cut=True)
         self._reason = reason
         self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
         self._emit(
@@ -934,7 +946,7 @@ class SynthesisSession(Session):
     def _release(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
-        self._free_slot(cut=self._link is not None and self._request_open())
+        self._free_slot(cut=self._link is not None and (self._cancelling or self._request_open()))
         if self._link is not None:
             self._upstream = self._link.upstream
             self._link.release()

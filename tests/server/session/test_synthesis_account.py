@@ -1,0 +1,161 @@
+"""Synthesis sessions that share an account, on virtual time: nobody keeps what nobody uses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from wavegate_server import errors
+from wavegate_server.session.account import Account
+from wavegate_server.session.context import UpstreamTarget
+from wavegate_server.session.events import SessionStarted
+from wavegate_server.session.pool import Upstreams
+from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted
+
+from tests.support.speaking import Caller, Voice
+from tests.support.transport import FakeDialer, FakeTransport, Message
+from tests.support.virtual_time import settle, virtual_time
+
+LONG = "A text that takes a second and more to be made, piece by piece, so that others wait."
+
+
+class Street:
+    """Callers of one account."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.received: list[tuple[str, str]] = []
+        """(request id, what) of the messages on all connections, in their order."""
+        self._upstreams = Upstreams(UpstreamTarget("ws://upstream", "a-key", account=account))
+
+    def caller(self, name: str, **options: Any) -> Caller:
+        options.setdefault("max_queue_wait_s", 30.0)
+        dialer = FakeDialer(self._voice)
+        return Caller(dialer, upstreams=self._upstreams, session_id=name, **options)
+
+    def _voice(self, upstream: FakeTransport) -> Voice:
+        voice = Voice(upstream, chunk_interval_s=0.1)
+        received = voice.received
+
+        def noted(message: Message) -> None:
+            body = json.loads(message)
+            self.received.append((body["request_id"], "cancel" if body.get("cancel_request") else "text"))
+            received(message)
+
+        voice.received = noted  # type: ignore[method-assign]
+        return voice
+
+
+@pytest.mark.parametrize("why", ["cancelled", "bad text", "discarded"])
+@virtual_time
+async def test_who_gives_up_waiting_for_a_request_leaves_the_queue(why: str) -> None:
+    """And is not given the place later, when it has no use for it: the whole account would stand still."""
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1") as speaking, street.caller("s-2") as waiting:
+        speaking.say(LONG, "u1", end=True)
+        await speaking.until(AudioProduced)
+        waiting.say("Me too.", "u2")
+        await settle()
+        assert street.account.requests.waiting == 1
+        match why:
+            case "cancelled":
+                waiting.cancel("u2")
+            case "bad text":
+                waiting.say("\x00", "u2")
+            case _:
+                waiting.end_session(discard=True)
+        await settle()
+        assert street.account.requests.waiting == 0
+        await speaking.until(UtteranceCompleted)
+        await settle()
+        assert street.account.requests.used == 0
+
+
+@virtual_time
+async def test_each_utterance_waits_for_its_own_time() -> None:
+    """One that follows a cancelled one is not charged with the wait of that one."""
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1") as speaking, street.caller("s-2", max_queue_wait_s=1.0) as waiting:
+        speaking.say(LONG, "u1", end=True)
+        await speaking.until(AudioProduced)
+        waiting.say("Me too.", "u2")
+        await asyncio.sleep(0.9)
+        waiting.say("And me.", "u3")
+        waiting.cancel("u2")
+        waiting.end_session()
+        await waiting.ended()
+        assert waiting.endings() == ["cancelled u2", "completed u3"]
+
+
+@virtual_time
+async def test_who_gives_up_waiting_for_a_connection_leaves_the_queue() -> None:
+    street = Street(Account(active_requests=1, sockets=1))
+    async with street.caller("s-1") as first:
+        await first.until(SessionStarted)
+        async with street.caller("s-2") as second:
+            await second.until(SessionStarted)  # the first one has nothing to say, and gave its own up
+            first.say(LONG, "u1", end=True)
+            await first.until(AudioProduced)
+            second.say("Me too.", "u2")
+            await settle()
+            assert street.account.sockets.waiting == 1
+            second.cancel("u2")
+            await settle()
+            assert street.account.sockets.waiting == 0
+            await first.until(UtteranceCompleted)
+            first.say("Again.", "u3", end=True)
+            await first.until(UtteranceCompleted, 2)
+
+
+@virtual_time
+async def test_a_cancel_while_dialling_fails_gives_the_connection_back() -> None:
+    street = Street(Account(active_requests=1, sockets=1))
+    async with street.caller("s-1") as caller:
+        await caller.until(SessionStarted)
+        caller.dialer.last.drop()
+        await settle()
+        assert street.account.sockets.used == 0
+        caller.dialer.refuse(*[errors.UpstreamUnavailable("cannot be reached")] * 4)
+        caller.say("Hello.", "u1", end=True)
+        await asyncio.sleep(0.07)
+        assert street.account.sockets.used == 1
+        caller.cancel()
+        await asyncio.sleep(5)
+        assert street.account.sockets.used == 0
+
+
+@virtual_time
+async def test_a_cancelled_request_counts_until_the_upstream_is_told() -> None:
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1") as speaking, street.caller("s-2") as waiting:
+        speaking.say(LONG, "u1", end=True)
+        await speaking.until(AudioProduced)
+        waiting.say("Me too.", "u2", end=True)
+        await settle()
+        speaking.cancel("u1")
+        speaking.say("And then?", "u3", end=True)
+        await waiting.until(UtteranceCompleted)
+        await speaking.until(UtteranceCompleted)
+        assert street.received == [
+            ("s-1-1", "text"),
+            ("s-1-1", "cancel"),
+            ("s-2-1", "text"),
+            ("s-1-2", "text"),
+        ]
+        assert street.account.requests.used == 0
+
+
+@virtual_time
+async def test_a_cancel_that_cannot_be_sent_still_frees_its_request() -> None:
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1") as speaking:
+        speaking.say(LONG, "u1", end=True)
+        await speaking.until(AudioProduced)
+        speaking.dialer.last.stop_reading()
+        speaking.cancel("u1")
+        await settle()
+        assert street.account.requests.used == 1
+        await asyncio.sleep(5)
+        assert street.account.requests.used == 0
