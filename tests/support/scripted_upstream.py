@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import json
 import socket
 import struct
@@ -291,9 +292,14 @@ async def raw_upstream(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@functools.cache
+def _reserved() -> socket.socket:
+    """Bound, so that nobody else gets its port, and never listening."""
+    reserved = socket.socket()
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
 def nobody() -> str:
     """The URL of a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
+    return f"http://127.0.0.1:{_reserved().getsockname()[1]}"

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tests.support.fault_proxy import BUFFER_BYTES, FaultProxy, Faults
+from tests.support.scripted_upstream import nobody
 
 PATIENCE_S = 60.0
 SILENCE_S = 0.2
@@ -269,9 +270,7 @@ async def test_swallowed_bytes_are_taken_and_gone(echo: tuple[Echo, FaultProxy])
 
 
 async def test_an_upstream_that_is_down_is_a_connection_that_breaks() -> None:
-    async with await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-    async with FaultProxy(port) as proxy:
+    async with FaultProxy(int(nobody().rpartition(":")[2])) as proxy:
         reader, writer = await connect(proxy)
         with pytest.raises(ConnectionResetError):
             await read_to_end(reader)

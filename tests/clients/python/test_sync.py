@@ -134,7 +134,7 @@ with Client(sys.argv[1]) as client, client.synthesize(voice_id="magnus") as sess
     assert "KeyboardInterrupt" in done.stderr
     assert done.returncode != 0
     deadline = threading.Event()
-    for _ in range(200):
+    for _ in range(1200):
         if gateway.cancelled_calls:
             break
         deadline.wait(0.05)
