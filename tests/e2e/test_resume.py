@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -12,7 +13,18 @@ import pytest
 import waves_local
 from wavegate.speech import v1
 
-from tests.support.gateway import END, RunningGateway, audio_of, collect, of, responses, running_gateway, text
+from tests.support.fault_proxy import FaultProxy, Faults
+from tests.support.gateway import (
+    END,
+    SMALL_WINDOWS,
+    RunningGateway,
+    audio_of,
+    collect,
+    of,
+    responses,
+    running_gateway,
+    text,
+)
 
 STORY = "Once upon a time there was a stream that lost its call. It came back. Nothing was missing."
 
@@ -114,6 +126,35 @@ async def test_resuming_an_attached_session_takes_it_over() -> None:
         assert rest[-1].session_ended.reason == v1.SessionEnded.REASON_TAKEN_OVER
         assert await call.code() == grpc.StatusCode.ABORTED
         assert waves_local.spoken(audio_of(first + second)) == STORY
+
+
+async def test_what_becomes_of_a_call_that_was_taken_over_is_nothing_to_the_session() -> None:
+    """The old call hangs in a network that has gone, with a write under way; it breaks when the new one goes on."""
+    window_s = 0.3
+    long = " ".join([STORY] * 8)
+    async with (
+        running_gateway() as gw,
+        FaultProxy(gw.port) as proxy,
+        grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}", options=SMALL_WINDOWS) as channel,
+    ):
+        lost = replace(gw, channel=channel).synthesis.SynthesizeStream()
+        await lost.write(start(window_s))
+        first = [await lost.read()]
+        session_id = first[0].session_started.session_id
+        (session,) = gw.gateway.registry
+        await lost.write(text(long, "u1", end=True))
+        await eventually(lambda: session.log.full)  # it reads no more, so the gateway's next write waits
+        proxy.set(down=Faults(is_stopped=True), up=Faults(is_stopped=True))
+        resumed = gw.synthesis.SynthesizeStream()
+        await resumed.write(again(session_id, 1))
+        second = [await resumed.read()]
+        proxy.reset()
+        await asyncio.sleep(2 * window_s)
+        assert not session.detached
+        await resumed.write(END)
+        second += [r async for r in responses(resumed)]
+        assert await resumed.code() == grpc.StatusCode.OK
+        assert waves_local.spoken(audio_of(second)) == long
 
 
 @pytest.mark.parametrize("case", ["unknown", "not resumable", "expired", "discarded"])

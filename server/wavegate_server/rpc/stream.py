@@ -90,8 +90,6 @@ class _Stream:
         self._driver: asyncio.Task[None] | None = None
         self._reader = 0
         """Token of the session's log."""
-        self._taken_over = False
-        """Whether another call has resumed the session."""
         self._resumed_after: int | None = None
         """Number of the last event that a resuming caller had."""
         self._repeated_until = 0
@@ -119,8 +117,12 @@ class _Stream:
                 raise self._broken
             return error
         finally:
-            if not self._taken_over:
+            if not self._taken_over(session):
                 await self._let_go(session, lost=lost)
+
+    def _taken_over(self, session: Session) -> bool:
+        """Whether another call has resumed the session: true at once, though this one may be stuck in a write."""
+        return not session.log.is_read_by(self._reader)
 
     def _open(self, start: Any) -> Session:
         """A new session. Raises errors of `wavegate_server.errors`."""
@@ -223,7 +225,7 @@ class _Stream:
         finally:
             reader.cancel()
             await asyncio.wait({reader})
-        if self._taken_over:
+        if self._taken_over(session):
             return errors.SessionTakenOver("another call has resumed this session")
         if session.ended is None:
             return None  # broken; `run` says so
@@ -234,13 +236,13 @@ class _Stream:
         context = self._context
         ended_by_message = False
         while True:
-            if not self._taken_over:
+            if not self._taken_over(session):
                 await session.ready()
             try:
                 request = await context.read()
                 if request is grpc.aio.EOF:
                     break
-                if self._taken_over or 0 < request.input_sequence <= self._repeated_until:
+                if self._taken_over(session) or 0 < request.input_sequence <= self._repeated_until:
                     continue  # of another call by now; or kept already, and sent again by a resuming caller
                 sequence = self._count(request)
                 if session.ended is None:
@@ -248,7 +250,7 @@ class _Stream:
                     ended_by_message = ended_by_message or isinstance(command, EndSession)
                     session.submit(command, sequence)
             except WavegateError as exc:
-                if not self._taken_over:
+                if not self._taken_over(session):
                     session.fail(exc)
             except (grpc.aio.InternalError, grpc.aio.UsageError):
                 return  # the connection has gone; the handler is told in its own way
@@ -258,7 +260,7 @@ class _Stream:
                 return
         if not ended_by_message and session.ended is None:
             await asyncio.sleep(GRACE_S)
-            if not self._taken_over:
+            if not self._taken_over(session):
                 session.submit(EndSession(by_half_close=True), self._input_sequence)
 
     async def _write(self, session: Session, trace_id: str) -> None:
@@ -275,7 +277,6 @@ class _Stream:
                     await write(response(entry, self._sequence))
                     session.delivered(entry.event)
             except Detached:
-                self._taken_over = True
                 error = errors.SessionTakenOver("another call has resumed this session")
                 last = SessionEnded(EndReason.TAKEN_OVER, error, session.usage())
                 await write(response(Entry(last, session.input_sequence), self._sequence + 1))

@@ -106,6 +106,10 @@ class EventLog:
         self._wake.set()
         return self._reader
 
+    def is_read_by(self, reader: int) -> bool:
+        """Whether this token of `attach` is the newest one."""
+        return reader == self._reader
+
     @property
     def position(self) -> int:
         """The number of the event that `next` returned last."""
