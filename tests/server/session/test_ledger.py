@@ -155,7 +155,7 @@ def test_every_violation_at_once_with_its_path() -> None:
         speed=9.0,
         voice_id="",
         consistency=0.5,
-        violations=(Violation("update_settings.settings.content_filter", "is not a value of the enum"),),
+        violations=(Violation("update_settings.settings.content_filter", "is wrong in its own way"),),
     )
     error = refusal(ledger(), update)
     assert isinstance(error, errors.InvalidInput)

@@ -130,10 +130,9 @@ _CONTENT_FILTER_NUMBERS = {v: k for k, v in _CONTENT_FILTERS.items()}
 _NUMERALS_NUMBERS = {v: k for k, v in _NUMERALS.items()}
 
 
-def settings_from_proto(schema: Schema, message: Any) -> tuple[dict[str, Any], list[str]]:
-    """The set fields of a settings message, and the names of fields whose enum value is unknown."""
+def settings_from_proto(schema: Schema, message: Any) -> dict[str, Any]:
+    """The set fields of a settings message."""
     out: dict[str, Any] = {}
-    unknown = []
     for field in schema.fields:
         if not message.HasField(field.name):
             continue
@@ -151,12 +150,10 @@ def settings_from_proto(schema: Schema, message: Any) -> tuple[dict[str, Any], l
                 names = _CONTENT_FILTERS if field.kind is Kind.CONTENT_FILTER else _NUMERALS
                 if value in names:
                     out[field.name] = names[value]
-                elif value:
-                    unknown.append(field.name)
-                # UNSPECIFIED says nothing: the field stays unset
+                # UNSPECIFIED, and a value of a newer contract, say nothing: the field stays unset
             case _:
                 out[field.name] = value
-    return out, unknown
+    return out
 
 
 def settings_to_proto(schema: Schema, settings: Settings) -> Any:
@@ -266,12 +263,8 @@ def control_update_from_proto(schema: Schema, message: Any) -> events.UpdateSett
 def _update(
     schema: Schema, message: Any, settings: Any, update_id: str, *, path: str, in_band: bool
 ) -> events.UpdateSettings:
-    delta, unknown = settings_from_proto(schema, settings) if settings is not None else ({}, [])
-    violations = [Violation(f"{path}.{name}", "is not a value of the enum") for name in unknown]
-    policy = _POLICIES.get(message.apply_policy)
-    if policy is None:
-        at = "update_settings.apply_policy" if in_band else "apply_policy"
-        violations.append(Violation(at, "is not a value of the enum"))
+    delta = settings_from_proto(schema, settings) if settings is not None else {}
+    violations = []
     after = None
     if not in_band and message.HasField("after_input_sequence"):
         after = message.after_input_sequence
@@ -281,7 +274,8 @@ def _update(
         update_id,
         delta,
         reset=tuple(dict.fromkeys(message.reset_mask.paths)),
-        policy=policy or events.ApplyPolicy.NEXT_BOUNDARY,
+        # An unknown value counts as unspecified, which is the first one.
+        policy=_POLICIES.get(message.apply_policy, events.ApplyPolicy.NEXT_BOUNDARY),
         expected_revision=message.expected_revision if message.HasField("expected_revision") else None,
         validate_only=message.validate_only,
         after_input_sequence=after,

@@ -42,11 +42,9 @@ def settings_of(
     message: Any, defaults: Settings, path: str, max_buffer_delay_s: float
 ) -> tuple[dict[str, Any], list[Violation]]:
     """Initial settings over the gateway's defaults, and every violation."""
-    given, unknown = common.settings_from_proto(SYNTHESIS, message)
-    given = canonical(SYNTHESIS, given)
+    given = canonical(SYNTHESIS, common.settings_from_proto(SYNTHESIS, message))
     settings = {**defaults, **given}
-    violations = [Violation(f"{path}.{name}", "is not a value of the enum") for name in unknown]
-    violations += check(SYNTHESIS, given, path, effective=settings, max_buffer_delay_s=max_buffer_delay_s)
+    violations = check(SYNTHESIS, given, path, effective=settings, max_buffer_delay_s=max_buffer_delay_s)
     if not settings.get("voice_id") and not any(v.field == f"{path}.voice_id" for v in violations):
         violations.append(
             Violation(f"{path}.voice_id", "a voice is required: the gateway has no default voice")

@@ -44,12 +44,10 @@ def _settings(
     message: Any, defaults: Settings, path: str, *, live: bool
 ) -> tuple[dict[str, Any], list[Violation]]:
     """Initial settings over the gateway's defaults, and every violation."""
-    given, unknown = common.settings_from_proto(TRANSCRIPTION, message)
-    given = canonical(TRANSCRIPTION, given)
+    given = canonical(TRANSCRIPTION, common.settings_from_proto(TRANSCRIPTION, message))
     settings = {**defaults, **given}
-    violations = [Violation(f"{path}.{name}", "is not a value of the enum") for name in unknown]
     # What only some models of the stream have, every model for recordings may have.
-    violations += check(TRANSCRIPTION, given, path, effective=settings if live else None)
+    violations = check(TRANSCRIPTION, given, path, effective=settings if live else None)
     return settings, violations
 
 

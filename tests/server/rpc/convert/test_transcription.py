@@ -79,10 +79,9 @@ def test_there_is_a_row_for_every_field() -> None:
 @pytest.mark.parametrize(("name", "told", "meant"), ROWS, ids=[r[0] for r in ROWS])
 def test_each_setting_comes_in_and_goes_out(name: str, told: Any, meant: Any) -> None:
     message = v1.TranscriptionSettings(**{name: told})
-    settings, unknown = common.settings_from_proto(TRANSCRIPTION, message)
+    settings = common.settings_from_proto(TRANSCRIPTION, message)
     assert settings == {name: meant}
     assert [type(v) for v in settings.values()] == [type(meant)]
-    assert unknown == []
     assert common.settings_to_proto(TRANSCRIPTION, settings) == message
     given = {"settings": message}
     if name in ("emotion_detection", "gender_detection"):
@@ -92,10 +91,10 @@ def test_each_setting_comes_in_and_goes_out(name: str, told: Any, meant: Any) ->
 
 
 def test_what_is_not_set_is_not_there() -> None:
-    assert common.settings_from_proto(TRANSCRIPTION, v1.TranscriptionSettings()) == ({}, [])
+    assert common.settings_from_proto(TRANSCRIPTION, v1.TranscriptionSettings()) == {}
     assert common.settings_from_proto(
         TRANSCRIPTION, v1.TranscriptionSettings(numerals=v1.NUMERALS_UNSPECIFIED, keywords=v1.KeywordList())
-    ) == ({"keywords": ()}, [])
+    ) == {"keywords": ()}
 
 
 def violations(raised: pytest.ExceptionInfo[errors.InvalidInput]) -> list[str]:
@@ -138,7 +137,6 @@ def test_every_violation_of_a_start_is_told_at_once() -> None:
         client_session_id="no blanks",
         initial_audio_offset=Duration(seconds=-1),
     )
-    message.settings.numerals = 17  # type: ignore[assignment]
     with pytest.raises(errors.InvalidInput) as raised:
         convert.start(message, DEFAULTS)
     assert violations(raised) == [
@@ -153,7 +151,6 @@ def test_every_violation_of_a_start_is_told_at_once() -> None:
         "start.settings.keywords.keywords[0].phrase",
         "start.settings.language_code",
         "start.settings.max_words",
-        "start.settings.numerals",
         "start.settings.vad_threshold",
     ]
 
@@ -190,6 +187,17 @@ def test_the_audio_format_is_required() -> None:
                 )
             ),
             UpdateSettings("u", {"punctuation": False}, policy=ApplyPolicy.IMMEDIATE, expected_revision=3),
+        ),
+        (
+            # Values of a newer contract count as unspecified.
+            v1.TranscribeStreamRequest(
+                update_settings=v1.UpdateTranscriptionSettings(
+                    update_id="u",
+                    settings=v1.TranscriptionSettings(numerals=99, punctuation=True),  # type: ignore[arg-type]
+                    apply_policy=99,  # type: ignore[arg-type]
+                )
+            ),
+            UpdateSettings("u", {"punctuation": True}, policy=ApplyPolicy.NEXT_BOUNDARY),
         ),
     ],
 )
