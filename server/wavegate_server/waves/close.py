@@ -81,9 +81,10 @@ def from_close(code: int | None, reason: str = "") -> WavegateError:
             f"the upstream closed the connection, the account is at its limit (close 1008){said}",
             metadata={"close_code": "1008"},
         )
-    if code in (1002, 1003, 1007):
+    if code in (1002, 1003, 1007, 1009):
+        # From either side: the transport leaves an upstream that breaks the protocol with such a code.
         return errors.UpstreamProtocol(
-            f"the upstream found the conversation malformed (close {code}){said}", close_code=code
+            f"the conversation with the upstream was malformed (close {code}){said}", close_code=code
         )
     if code is None or code == 1006:
         return errors.UpstreamUnavailable(f"the upstream connection was lost{said}", close_code=code)
@@ -112,10 +113,19 @@ def message_of(body: str | Mapping[str, Any]) -> str:
 
 
 def error_code_of(frame: Mapping[str, Any]) -> str:
-    """`error.code`, `code` or "" — for telling a full account from a bad request."""
+    """`error.code`, `code`, or a `status` that is an HTTP error's; else "". For telling a full account from a bad
+    request."""
     error = frame.get("error")
     code = error.get("code") if isinstance(error, Mapping) else frame.get("code")
+    if code is None and is_error_status(frame.get("status")):
+        code = frame["status"]
     return str(code) if code is not None else ""
+
+
+def is_error_status(status: Any) -> bool:
+    """Whether a frame's `status`, a number or its text, is an HTTP error's."""
+    said = str(status)
+    return said.isdecimal() and int(said) >= 400
 
 
 _CAPACITY_WORDS = ("concurren", "rate limit", "too many", "capacity", "quota")

@@ -97,8 +97,7 @@ class SseReader:
         status = frame.get("status")
         inner = frame.get("data")
         data: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
-        failed = str(status).isdecimal() and int(str(status)) >= 400
-        if status == "error" or failed or frame.get("error") is not None:
+        if status == "error" or close.is_error_status(status) or frame.get("error") is not None:
             raise close.from_error_frame(frame)
         if status == "word_timestamp":
             text, start, end = data.get("word"), data.get("start"), data.get("end")

@@ -110,6 +110,7 @@ CODES: list[tuple[int | None, Kind, bool]] = [
     (1006, errors.UpstreamUnavailable, True),
     (1007, errors.UpstreamProtocol, False),
     (1008, errors.UpstreamCapacity, True),
+    (1009, errors.UpstreamProtocol, False),
     (1011, errors.UpstreamUnavailable, True),
     (1012, errors.UpstreamUnavailable, True),
     (1013, errors.UpstreamUnavailable, True),
