@@ -31,6 +31,8 @@ class SttLink(Link):
         self.cursor = 0
         """Number of the frame to send next."""
         self._headers_sent = 0
+        self._began = False
+        """Whether audio was sent, other than headers."""
         self.outbox: deque[str | bytes] = deque()
         """Messages that are due, ahead of everything else."""
         self.last_audio_at = base.opened_at
@@ -68,6 +70,13 @@ class SttLink(Link):
         self.opened_at = self.last_audio_at = self.last_frame_at = now
 
     @property
+    def may_repeat(self) -> bool:
+        """Whether a final without word times may be of audio that finals of an earlier connection cover: the first one,
+        while no voice stopped in audio that this connection alone had."""
+        replayed = self.timeline.base < self.replayed_until
+        return replayed and not self.had_final and (self.speech_ended_at or 0) <= self.replayed_until
+
+    @property
     def has_all(self) -> bool:
         """Whether all audio that is there was sent."""
         return self._headers_sent == len(self._history.headers) and self.cursor >= self._history.next_index
@@ -80,7 +89,8 @@ class SttLink(Link):
             self._headers_sent += 1
             return
         frame = history.frame(self.cursor)
-        if not timeline.connection_samples and timeline.position == timeline.base:
+        if not self._began:
+            self._began = True
             timeline.drops(history.lead_in)
         samples = frame.end - frame.start
         sound = sound_s(frame.data, self._format.encoding, self._clock.duration_s(samples))

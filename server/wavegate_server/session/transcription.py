@@ -125,6 +125,8 @@ class TranscriptionSession(Session):
         """Why there is no connection. The error is None where none is to be waited for."""
         self._retry = retry or RetryBudget()
         self._queue = QueueWait(context.bounds.max_queue_wait_s)
+        self._mute_closes = 0
+        """Connections that closed in good order without a last transcript."""
         self._closing: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
         """What ends the session, found by a task that cannot raise it there."""
@@ -441,7 +443,10 @@ class TranscriptionSession(Session):
 
     def _on_finished(self, link: SttLink, now: float) -> None:
         """It closed in good order; without its last transcript only where there was nothing left to say."""
-        if self._transcripts.open_text or link.heard_since_final:
+        # What sounded was no speech where connection after connection has nothing to say of it.
+        is_sure = self._mute_closes >= self._retry.max_attempts
+        self._mute_closes += 1
+        if self._transcripts.open_text or (link.heard_since_final and not is_sure):
             error = errors.UpstreamUnavailable("the upstream closed before it sent its last transcript")
             self._on_failed(link, error, 1000)
         else:
@@ -460,7 +465,9 @@ class TranscriptionSession(Session):
         self._link = None
         self._sent_before += link.timeline.connection_samples
         self._loss = (error, reason)
-        self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
+        # To silence there is nothing to say: a muted caller's connections are as good as any.
+        served = link.delivered or not (link.heard_since_final or isinstance(error, errors.UpstreamStalled))
+        self._retry.connection_ended(self._now() - link.opened_at, served)
         self._say_disconnected(link, reason, error, code)
         link.release(error)
         # A connection that only replaces another may find its place still taken by that one.

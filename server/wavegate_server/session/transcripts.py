@@ -250,7 +250,7 @@ class Transcripts:
             if len(fresh) < len(words):
                 words, text, repeated = fresh, _joined(fresh), not fresh
                 sentences = tuple(s for s in sentences if _middle(s) > limit)
-            elif not words and event.is_final and not link.had_final and text.strip() == self._last_final:
+            elif not words and event.is_final and text.strip() == self._last_final and link.may_repeat:
                 text, repeated = "", True
         end = to_session(event.words[-1].end_s) if words else None
         return _Said(text, words, sentences, end, event, repeated)

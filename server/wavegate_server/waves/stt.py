@@ -247,7 +247,7 @@ class SttProtocol:
         """The socket has gone."""
         if self.failed:
             return []
-        if self.close_sent and code in (1000, 1001):
+        if self.close_sent and code in (1000, 1001, 1005):  # 1005: it closed in order and gave no code
             return [StreamFinished()]
         return self._fail(close.from_close(code, reason))
 

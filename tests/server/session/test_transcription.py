@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from wavegate_server.session.transcription_events import (
     VoiceEnded,
     VoiceStarted,
 )
+from wavegate_server.waves.framing import ogg_checksum
 
 from tests.server.waves.test_framing import cut, ogg_opus
 from tests.support.listening import Caller, context
@@ -51,6 +53,8 @@ from tests.support.transport import (
 from tests.support.virtual_time import settle, virtual_time
 
 SECOND = bytes(2 * RATE_HZ)
+LOUD = b"\x00\x20" * RATE_HZ
+"""A second of sound in which nobody speaks."""
 
 
 def now() -> float:
@@ -84,6 +88,19 @@ async def finish(caller: Caller, upstream: FakeTransport, text: str = "") -> Ses
     upstream.say(stt_transcript(text, last=True))
     upstream.finish()
     return await ending
+
+
+def ogg_of_silence(*, packets: int, pre_skip: int) -> bytes:
+    """An Ogg stream of 20 ms a packet and a packet a page."""
+    head = b"OpusHead" + struct.pack("<BBHIhB", 1, 1, pre_skip, 16000, 0, 0)
+    tags = b"OpusTags" + struct.pack("<II", 0, 0)
+    pages = b""
+    for number, packet in enumerate([head, tags, *[b"\xf8\xff\xfe"] * packets]):
+        granule = max(0, number - 1) * 960
+        page = b"OggS" + struct.pack("<BBqIII", 0, 2 * (not number), granule, 7, number, 0)
+        page += bytes([1, len(packet)]) + packet
+        pages += page[:22] + struct.pack("<I", ogg_checksum(page)) + page[26:]
+    return pages
 
 
 # -- the start ----------------------------------------------------------------------------------------------
@@ -300,6 +317,27 @@ async def test_opus_goes_out_packet_by_packet() -> None:
     assert upstream.sent == packets
     assert upstream.query["encoding"] == "opus"
     assert caller.session.usage().audio_duration_s == 1.0
+    await caller.vanish()
+
+
+@virtual_time
+async def test_what_an_ogg_decoder_drops_first_is_dropped_once() -> None:
+    """Also where it is as long as the first pages are."""
+    pages = ogg_of_silence(packets=50, pre_skip=960)
+    dialer = FakeDialer()
+    caller, upstream = await opened(
+        dialer, {"word_timings": True}, audio_format=AudioFormat(Encoding.OGG_OPUS, 16000)
+    )
+    await heard(caller, upstream, pages)
+    upstream.say(stt_transcript("one", final=True, words=[("one", 0.30, 0.40)]))
+    await caller.until(Transcribed)
+    upstream.drop()
+    second = await dialer.connection(1)
+    await second.expect(lambda m: m == pages[-len(upstream.sent[-1]) :])  # type: ignore[arg-type]
+    # It begins with the page that a decoder needs in order to hear what follows 0.40 s, and drops that.
+    second.say(stt_transcript("two", final=True, words=[("two", 0.10, 0.20)]))
+    await caller.until(Transcribed, count=2)
+    assert [w.start_s for t in caller.finals for w in t.words] == pytest.approx([0.30, 0.50])
     await caller.vanish()
 
 
@@ -578,6 +616,24 @@ async def test_an_upstream_that_closes_without_a_last_transcript_owes_what_was_l
     assert (await ending).error is None
     assert [(t.text, t.is_last) for t in caller.finals] == [("so far so good", False), ("", True)]
     assert len(dialer.dials) == 2
+
+
+@virtual_time
+@pytest.mark.parametrize("code", [1000, 1001, 1005])
+async def test_noise_that_no_connection_finds_words_in_is_no_failure(code: int) -> None:
+    """An upstream that has nothing to say of it may close without a last transcript, always."""
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
+    await heard(caller, upstream, LOUD)
+    ending = asyncio.create_task(caller.end())
+    for index in range(4):
+        upstream = await dialer.connection(index)
+        await upstream.expect(lambda m: m == {"type": "close_stream"})
+        assert upstream.audio_sent() == LOUD
+        upstream.finish(code)
+    assert (await ending).error is None
+    assert [(t.text, t.is_last) for t in caller.finals] == [("", True)]
+    assert len(dialer.dials) == 4
 
 
 @virtual_time
@@ -1299,7 +1355,7 @@ async def test_retries_have_a_budget_that_fills_up_again() -> None:
 async def test_a_silent_upstream_does_not_fill_the_budget() -> None:
     dialer = FakeDialer(handshake_s=0.0)
     caller, _ = await opened(dialer, keep_alive=False)
-    await caller.send(SECOND)
+    await caller.send(LOUD)
     for index in range(4):
         upstream = await dialer.connection(index)
         await asyncio.sleep(6.0)
@@ -1307,6 +1363,22 @@ async def test_a_silent_upstream_does_not_fill_the_budget() -> None:
     ended = await caller.over()
     assert isinstance(ended.error, errors.UpstreamUnavailable)
     assert len(dialer.dials) == 4
+
+
+@virtual_time
+async def test_a_muted_caller_outlives_any_number_of_connections() -> None:
+    """Nothing is owed to silence, so that an upstream that hangs up now and then is not taken for a bad one."""
+    dialer = FakeDialer()
+    caller, _ = await opened(dialer)
+    for index in range(8):
+        upstream = await dialer.connection(index)
+        for _ in range(10):
+            await asyncio.sleep(1)
+            await caller.send(SECOND)
+        upstream.drop(1001)
+    await heard(caller, await dialer.connection(8))
+    assert (await finish(caller, dialer.last, "still here")).error is None
+    assert caller.text == "still here"
 
 
 @virtual_time
@@ -1551,6 +1623,24 @@ async def test_a_final_without_times_that_only_repeats_is_dropped() -> None:
     await caller.until(Transcribed, count=2)
     await settle()
     assert [t.text for t in caller.finals] == ["hello", "hello"]
+    await caller.vanish()
+
+
+@virtual_time
+@pytest.mark.parametrize("vad_events", [False, True])
+async def test_who_says_the_same_twice_is_heard_twice(vad_events: bool) -> None:
+    """Though the connection was lost in between, and no word has its times."""
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
+    for index in range(2):
+        upstream = await dialer.connection(index)
+        await heard(caller, upstream)
+        if vad_events:
+            upstream.say(stt_speech_started(0.5), stt_speech_ended(0.9))
+        upstream.say(stt_transcript("yes", final=True))
+        await caller.until(Transcribed, count=index + 1)
+        upstream.drop()
+    assert caller.text == "yes yes"
     await caller.vanish()
 
 
