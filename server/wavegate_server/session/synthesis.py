@@ -407,8 +407,7 @@ class SynthesisSession(Session):
                 utterance.repetition = None
         pcm = utterance.whole_samples(pcm)
         if pcm:
-            if not utterance.request_words:
-                utterance.heard.add(pcm)
+            utterance.heard.add(pcm)
             self._produce(utterance, utterance.encoder.encode(pcm), len(pcm) // 2)
 
     def _produce(self, utterance: Utterance, audio: bytes, samples: int) -> None:

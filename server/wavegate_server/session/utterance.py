@@ -20,6 +20,8 @@ USUAL_S_PER_CHAR = 0.065
 
 ROUNDING_S = 0.001
 """Word times are rounded, to a millisecond at most."""
+UNTIMED_S = 0.5
+"""Audio beyond the last word whose time is known: less holds one word at most, which may be said again."""
 LONGEST_WORD_CHARS = 40
 """A longer stretch without a blank is no word but a script that has none."""
 
@@ -204,23 +206,24 @@ class Utterance:
         every word was heard, so that nothing is left to say.
         """
         heard_s = self.metrics.audio_samples / self.sample_rate_hz
-        if heard_s <= self.request_base_s:
+        if not self.heard.size_bytes:
             self.give_back()
             return True
-        if not self.request_words:
+        first = len(self.words) - max(self.request_words, self.words_again)
+        words = self.words[first:]
+        rest = self.request_text[end_of_spoken(self.request_text, words, heard_s) :]
+        left = any(c.isalnum() for c in rest)
+        timed_s = words[-1].end_s if words else self.request_base_s
+        if self.repetition is not None or not words or (left and heard_s - timed_s > UNTIMED_S):
+            # More was heard than words tell.
             self.repetition = Repetition(self.heard)
             self.give_back()
             return True
-        first = len(self.words) - max(0, self.request_words - self.words_again)
-        words = self.words[first:]
-        self.request_text = self.request_text[end_of_spoken(self.request_text, words, heard_s) :]
+        self.request_text = rest if left else ""
         # Words that were announced and not heard are announced anew, with the times that they then have.
         self.words = [w for i, w in enumerate(self.words) if i < first or w.end_s <= heard_s + ROUNDING_S]
         self.discontinuity = True
         self.heard = Heard()
-        left = any(c.isalnum() for c in self.request_text)
-        if not left:
-            self.request_text = ""
         self.give_back()
         self.words_again = 0
         return left or self.has_words
@@ -248,9 +251,12 @@ class Utterance:
     def add_word(self, text: str, start_s: float, end_s: float) -> TimedWord | None:
         """Note a word of the current request, times within it; None for one that was noted before."""
         self.request_words += 1
-        if self.request_words <= self.words_again:
-            return None
         base = self.request_base_s
+        if self.request_words <= self.words_again:
+            if self.repetition is None:  # what is heard is what comes now
+                index = len(self.words) - self.words_again + self.request_words - 1
+                self.words[index] = TimedWord(text, index, base + start_s, base + end_s)
+            return None
         word = TimedWord(text, len(self.words), base + start_s, base + end_s)
         self.words.append(word)
         return word

@@ -1740,6 +1740,68 @@ async def test_words_that_came_before_a_lost_audio_are_told_once() -> None:
         assert [(w.text, w.index) for w in words] == [("One", 0), ("two.", 1)]
 
 
+SLOW_CHARS = 10
+"""How often a slow voice says each character: 100 ms."""
+
+
+def drawled(text: str) -> bytes:
+    """The audio of a slow voice, a second for ten characters."""
+    return spoken_pcm("".join(c * SLOW_CHARS for c in text))
+
+
+@pytest.mark.parametrize("same", [True, False])
+@virtual_time
+async def test_audio_that_no_word_times_tell_of_is_held_against_what_was_heard(same: bool) -> None:
+    """Times that come late, or for some words only, prove nothing about the audio after them."""
+    story = "One two three four five six."
+    async with Caller(silent(), {"word_timings": True}) as caller:
+        caller.say(story, "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        upstream.say(tts_word("One", 0.0, 0.3, name), tts_chunk(drawled("One two three four"), name))
+        await caller.until(AudioProduced)
+        upstream.drop()
+        upstream, sent = await first_message(caller.dialer, 1)
+        assert sent["text"] == story
+        name = sent["request_id"]
+        said = story if same else story.upper()
+        upstream.say(tts_word("One", 0.0, 0.3, name), tts_word("two", 0.4, 0.7, name))
+        upstream.say(tts_chunk(drawled(said), name), tts_complete(name))
+        caller.end_session()
+        await caller.ended()
+        if same:
+            assert caller.text()[::SLOW_CHARS] == story
+            assert caller.endings() == ["completed u1"]
+        else:
+            assert caller.text()[::SLOW_CHARS] == "One two three four"
+            (failed,) = caller.of(UtteranceFailed)
+            assert failed.audio_sent_s == pytest.approx(1.8)
+        words = [w.text for e in caller.of(WordsTimed) for w in e.words]
+        assert words == ["One", "two"]
+
+
+@virtual_time
+async def test_the_word_that_was_cut_is_found_after_a_drop_before_it() -> None:
+    """The times of words that were announced, lost and announced again count, also of a word that comes often."""
+    async with Caller(silent(), {"word_timings": True}) as caller:
+        caller.say("the cat the dog the end", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        upstream.say(tts_word("the", 0.0, 0.2, name), tts_word("cat", 0.2, 0.4, name))
+        await caller.until(WordsTimed, 2)
+        upstream.drop()
+        upstream, sent = await first_message(caller.dialer, 1)
+        name = sent["request_id"]
+        for number, word in enumerate(["the", "cat", "the", "dog", "the"]):
+            upstream.say(tts_word(word, number * 0.3, number * 0.3 + 0.3, name))
+        upstream.say(tts_chunk(spoken_pcm("x" * 95), name))  # three words, and a little of the fourth
+        await caller.until(AudioProduced)
+        upstream.drop()
+        upstream, sent = await first_message(caller.dialer, 2)
+        assert sent["text"] == " dog the end"
+        assert [w.text for e in caller.of(WordsTimed) for w in e.words] == ["the", "cat", "the", "dog", "the"]
+
+
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1011])
 @virtual_time
 async def test_after_a_drop_in_mid_speech_the_rest_is_heard(code: int | None) -> None:
