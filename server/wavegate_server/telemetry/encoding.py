@@ -1,0 +1,212 @@
+"""OTLP bytes of spans, made by hand: what a span for every chunk of audio can afford. Pure.
+
+A span of the SDK and its way through the stock exporter cost 44 to 58 µs of CPU, one made here 1 to 2 µs. What comes
+out is what `opentelemetry.proto` parses (the tests hold the two against each other). Field numbers are those of
+`opentelemetry/proto/{trace,common,resource}/v1`.
+
+Whole numbers of a chunk are written as varints of four bytes, whatever their value: then all chunks of a lane have
+the same length, and one `struct.pack` writes one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+from wavegate_server.telemetry import Attribute
+
+INTERNAL: Final = 1
+SERVER: Final = 2
+CLIENT: Final = 3
+PRODUCER: Final = 4
+CONSUMER: Final = 5
+
+STATUS_ERROR: Final = 2
+SAMPLED: Final = 0x01
+HAS_REMOTE: Final = 0x100
+"""`flags`: whether the parent was remote is known; `IS_REMOTE`: it was."""
+IS_REMOTE: Final = 0x200
+MAX_WHOLE: Final = (1 << 28) - 1
+"""The largest whole number that four bytes of a varint hold."""
+
+# Tags: field number * 8 + wire type.
+_SPAN_ATTRIBUTE = b"\x4a"
+_EVENT_ATTRIBUTE = b"\x1a"
+_LINK_ATTRIBUTE = b"\x22"
+_RESOURCE_ATTRIBUTE = b"\x0a"
+
+
+def varint(number: int) -> bytes:
+    """A whole number from 0 on."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def sized(tag: bytes, payload: bytes) -> bytes:
+    """A field of bytes: its tag, its length, itself."""
+    return tag + (bytes((len(payload),)) if len(payload) < 0x80 else varint(len(payload))) + payload
+
+
+@lru_cache(512)
+def _key(key: str) -> bytes:
+    return sized(b"\x0a", key.encode())
+
+
+def _any(value: Attribute) -> bytes:
+    """`AnyValue`."""
+    match value:
+        case bool():
+            return b"\x10\x01" if value else b"\x10\x00"
+        case int():
+            return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
+        case float():
+            return b"\x21" + struct.pack("<d", value)
+        case str():
+            return sized(b"\x0a", value.encode("utf-8", "replace"))
+    return sized(b"\x2a", b"".join(sized(b"\x0a", _any(item)) for item in value))
+
+
+def attribute(key: str, value: Attribute, tag: bytes = _SPAN_ATTRIBUTE) -> bytes:
+    """One attribute, of a span unless another tag is given."""
+    return sized(tag, _key(key) + sized(b"\x12", _any(value)))
+
+
+def _attributes(pairs: Mapping[str, Attribute], tag: bytes) -> bytes:
+    return b"".join([attribute(key, value, tag) for key, value in pairs.items()])
+
+
+def event(name: str, at_ns: int, attributes: Mapping[str, Attribute]) -> bytes:
+    """`Span.Event`."""
+    body = b"\x09" + struct.pack("<Q", at_ns) + sized(b"\x12", name.encode())
+    return sized(b"\x5a", body + _attributes(attributes, _EVENT_ATTRIBUTE))
+
+
+def link(trace_id: bytes, span_id: bytes, attributes: Mapping[str, Attribute] | None = None) -> bytes:
+    """`Span.Link`."""
+    body = sized(b"\x0a", trace_id) + sized(b"\x12", span_id)
+    return sized(b"\x6a", body + _attributes(attributes or {}, _LINK_ATTRIBUTE))
+
+
+def _head(trace_id: bytes, parent_id: bytes, name: str, kind: int, flags: int, trace_state: str) -> bytes:
+    parts = sized(b"\x0a", trace_id)
+    if trace_state:
+        parts += sized(b"\x1a", trace_state.encode())
+    if parent_id:
+        parts += sized(b"\x22", parent_id)
+    return parts + sized(b"\x2a", name.encode()) + bytes((0x30, kind)) + b"\x85\x01" + struct.pack("<I", flags)
+
+
+def span(
+    *,
+    trace_id: bytes,
+    span_id: bytes,
+    parent_id: bytes,
+    name: str,
+    kind: int,
+    start_ns: int,
+    end_ns: int,
+    flags: int,
+    trace_state: str = "",
+    attributes: Mapping[str, Attribute],
+    events: Iterable[bytes] = (),
+    links: Iterable[bytes] = (),
+    error: str | None = None,
+) -> bytes:
+    """A span as a field of `ScopeSpans`. `error`: its status is ERROR, with this description."""
+    body = b"".join(
+        (
+            _head(trace_id, parent_id, name, kind, flags, trace_state),
+            sized(b"\x12", span_id),
+            struct.pack("<cQcQ", b"\x39", start_ns, b"\x41", max(start_ns, end_ns)),
+            _attributes(attributes, _SPAN_ATTRIBUTE),
+            *events,
+            *links,
+        )
+    )
+    if error is not None:
+        body += sized(b"\x7a", (sized(b"\x12", error.encode()) if error else b"") + bytes((0x18, STATUS_ERROR)))
+    return sized(b"\x12", body)
+
+
+class ChunkEncoder:
+    """Spans of chunks that differ only in their id, times and numbers."""
+
+    __slots__ = ("_consts", "_pack", "_prefix")
+
+    def __init__(
+        self,
+        *,
+        trace_id: bytes,
+        parent_id: bytes,
+        name: str,
+        kind: int,
+        flags: int,
+        trace_state: str,
+        attributes: Mapping[str, Attribute],
+        whole: Sequence[str],
+        real: Sequence[str],
+    ) -> None:
+        """`whole` and `real`: keys of the whole numbers (up to `MAX_WHOLE`) and the others that each chunk has."""
+        head = _head(trace_id, parent_id, name, kind, flags, trace_state)
+        head += _attributes(attributes, _SPAN_ATTRIBUTE)
+        wholes = [_number(key, b"\x18", 4) for key in whole]
+        reals = [_number(key, b"\x21", 8) for key in real]
+        layout = "<2sQcQcQ" + "".join(f"{len(h)}sI" for h in wholes) + "".join(f"{len(h)}sd" for h in reals)
+        size = len(head) + struct.calcsize(layout)
+        self._prefix = b"\x12" + varint(size) + head
+        self._pack = struct.Struct(layout).pack
+        self._consts = (*wholes, *reals)
+
+    def encode(
+        self, span_id: int, start_ns: int, end_ns: int, w0: int, w1: int, r0: float, r1: float, r2: float, r3: float
+    ) -> bytes:
+        """One span with two whole numbers (`w`) and four others (`r`)."""
+        a, b, c, d, e, f = self._consts
+        return self._prefix + self._pack(
+            b"\x12\x08",
+            span_id,
+            b"\x39",
+            start_ns,
+            b"\x41",
+            end_ns,
+            a,
+            w0 & 0x7F | (w0 & 0x3F80) << 1 | (w0 & 0x1FC000) << 2 | (w0 & 0xFE00000) << 3 | 0x808080,
+            b,
+            w1 & 0x7F | (w1 & 0x3F80) << 1 | (w1 & 0x1FC000) << 2 | (w1 & 0xFE00000) << 3 | 0x808080,
+            c,
+            r0,
+            d,
+            r1,
+            e,
+            r2,
+            f,
+            r3,
+        )
+
+
+def _number(key: str, tag: bytes, size: int) -> bytes:
+    """What stands before a number of `size` bytes that is the value of an attribute."""
+    value = b"\x12" + bytes((1 + size,)) + tag
+    return _SPAN_ATTRIBUTE + varint(len(_key(key)) + len(value) + size) + _key(key) + value
+
+
+def request(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> bytes:
+    """`ExportTraceServiceRequest` (and `TracesData`, which has the same bytes) of spans of one resource and scope."""
+    of_scope = sized(b"\x0a", scope) + b"".join(spans)
+    return sized(b"\x0a", sized(b"\x0a", resource) + sized(b"\x12", of_scope))
+
+
+def resource(attributes: Mapping[str, Attribute]) -> bytes:
+    """`Resource`."""
+    return _attributes(attributes, _RESOURCE_ATTRIBUTE)
+
+
+def scope(name: str, version: str) -> bytes:
+    """`InstrumentationScope`."""
+    return sized(b"\x0a", name.encode()) + sized(b"\x12", version.encode())
