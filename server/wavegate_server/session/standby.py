@@ -65,8 +65,9 @@ class Standby:
             self._keepers[key] = task
             task.add_done_callback(lambda _: self._keepers.pop(key, None))
 
-    def take(self, key: str) -> tuple[Transport, Ticket] | None:
-        """A ready connection and its place in the account, both the taker's from now on; None where there is none."""
+    def take(self, key: str) -> tuple[Transport, Ticket, float] | None:
+        """A ready connection and its place in the account, both the taker's from now on, and when it was opened, on
+        the loop's clock; None where there is none."""
         kept = self._kept.pop(key, None)
         if kept is None:
             return None
@@ -76,7 +77,7 @@ class Standby:
             self._discard(kept)
             return None
         self._sockets.keep(kept.ticket)
-        return kept.transport, kept.ticket
+        return kept.transport, kept.ticket, kept.opened_at
 
     def stop(self) -> None:
         """Close all and open no more."""

@@ -72,6 +72,8 @@ LOOK_S = 0.5
 is enough, and each frame need not reckon when the next thing is due."""
 KEEPALIVE_S = 25.0
 """Idle time after which the upstream is told that the session lives; it hangs up after 60 s (tts-ws)."""
+LEAST_PIECE_S = 0.02
+"""Audio is cut into pieces no shorter than this for the sake of a lead."""
 MAX_UNREAD_EVENTS = 1024
 """Events other than audio that may wait for the caller to read; then its messages, which make most of them, are
 read no further."""
@@ -114,8 +116,8 @@ class SynthesisSession(Session):
         """A connection to another endpoint, opened to try a delta that needs it."""
         self._upstream = Upstream()
         """The latest connection, also when it has gone."""
-        self._ready: Transport | None = None
-        """A connection that was opened ahead, taken and not used yet."""
+        self._ready: tuple[Transport, float] | None = None
+        """A connection that was opened ahead, taken and not used yet, and when it was opened."""
         self._dialling: asyncio.Task[TtsLink] | None = None
         self._wanted = True
         """Whether to dial before there is text to say."""
@@ -141,6 +143,9 @@ class SynthesisSession(Session):
             account.sockets, "connection", context.caller, self._wake.set, context.bounds.max_queue_wait_s
         )
         self._trial_socket = Claim(account.sockets, "connection", context.caller, self._wake.set, 0.0)
+        lead_s = max(LEAST_PIECE_S, max_audio_lead_s) if max_audio_lead_s else 0.0
+        self._longest_samples = int(lead_s * audio_format.sample_rate_hz)
+        """Audio in larger pieces would run ahead of the listener by more than the lead; 0: in any pieces."""
         self._requests = 0
         self._input_chars = 0
         self._audio_bytes = 0
@@ -412,6 +417,9 @@ class SynthesisSession(Session):
 
     def _produce(self, utterance: Utterance, audio: bytes, samples: int) -> None:
         size = self.ledger.settings.get("max_chunk_bytes")
+        if self._longest_samples and samples > self._longest_samples:
+            share = len(audio) * self._longest_samples // samples
+            size = min(share, size or share)
         for chunk in chunks(utterance, audio, samples, self.audio_format, size):
             self._audio_samples += chunk.samples
             self._audio_bytes += len(chunk.audio)
@@ -616,8 +624,9 @@ class SynthesisSession(Session):
         if standby is not None and self._ready is None and not self._socket.held:
             taken = standby.take(self._url(endpoint))
             if taken is not None:
-                self._socket.adopt(taken[1])
-                self._ready = taken[0]
+                transport, ticket, opened_at = taken
+                self._socket.adopt(ticket)
+                self._ready = transport, opened_at
         if self._socket.ask(now):
             return True
         if (error := self._socket.refused(now)) is not None:
@@ -824,10 +833,13 @@ class SynthesisSession(Session):
             target.habits,
         )
         ready, self._ready = self._ready, None
-        base = await self._dial(url, attempt) if ready is None else self._adopt(url, ready)
+        base = await self._dial(url, attempt) if ready is None else self._adopt(url, ready[0])
         if target.tts_mode is tts.Mode.FLUSH:
             self._want_standby(url)  # the one way in which every barge-in costs a connection
-        return TtsLink(base, protocol)
+        link = TtsLink(base, protocol)
+        if ready is not None:
+            link.last_sent_at = ready[1]  # the upstream's idle clock runs since then
+        return link
 
     def _url(self, endpoint: str) -> str:
         timeout_s = max(1, round(self.context.bounds.idle_timeout_s))
@@ -951,7 +963,7 @@ class SynthesisSession(Session):
             self._link.release()
             self._link = None
         if self._ready is not None:
-            self._ready.abort()
+            self._ready[0].abort()
             self._ready = None
         self._socket.give_back()
         self._trial_socket.give_back()

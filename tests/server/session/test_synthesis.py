@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat, Encoding
+from wavegate_server.session.account import Account
 from wavegate_server.session.base import State
 from wavegate_server.session.events import (
     AckState,
@@ -2296,6 +2297,27 @@ async def test_audio_is_held_to_the_lead() -> None:
 # -- a quiet session ---------------------------------------------------------------------------------------------
 
 
+@virtual_time
+async def test_audio_that_comes_in_large_pieces_is_held_to_the_lead() -> None:
+    """A piece longer than the lead would pass it all by itself."""
+    async with Caller(silent(), max_audio_lead_s=0.5) as caller:
+        caller.say("Long.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("x" * 300), sent["request_id"]), tts_complete(sent["request_id"]))
+        await caller.until(UtteranceCompleted)
+        heard = [
+            (at, e.samples / RATE_HZ)
+            for at, e in zip(caller.heard_at, caller.heard, strict=True)
+            if isinstance(e, AudioProduced)
+        ]
+        sent_s = 0.0
+        for at, piece_s in heard:
+            sent_s += piece_s
+            assert sent_s - (at - heard[0][0]) <= 0.5 + 0.002
+        assert sent_s == pytest.approx(3.0)
+        assert caller.text() == "x" * 300
+
+
 @BOTH_MODES
 @virtual_time
 async def test_an_idle_connection_is_kept_alive(mode: Mode) -> None:
@@ -2315,6 +2337,26 @@ async def test_an_idle_connection_is_kept_alive(mode: Mode) -> None:
 def dialer_at(caller: Caller) -> float:
     """When the last connection was open."""
     return caller.dialer.dials[-1].at + caller.dialer.handshake_s
+
+
+@pytest.mark.parametrize("wait_s", [5.0, 30.0, 45.0])
+@virtual_time
+async def test_a_connection_that_stood_ready_is_kept_alive_from_its_opening_on(wait_s: float) -> None:
+    """The upstream hangs up 60 s after it was opened or last heard of, whoever held it meanwhile."""
+    account = Account(standby=True)
+    async with Caller(voices(chunk_interval_s=0.1), tts_mode=Mode.FLUSH, account=account) as caller:
+        await asyncio.sleep(wait_s)
+        caller.say("This is interrupted, and for a long time nothing follows.", "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.cancel("u1")
+        await asyncio.sleep(100)
+        taken = [d for d in caller.dialer.dials if d.transport is not None and d.transport.sent][1:]
+        assert len(taken) == 1
+        for dial in taken:
+            assert dial.transport is not None
+            assert dial.transport.is_open
+            assert dial.transport.sent_at[0] - dial.at < 55.0
+        await account.aclose()
 
 
 @virtual_time
