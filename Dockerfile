@@ -1,4 +1,5 @@
-# The gateway alone: no speech engines (espeak-ng is GPL, see NOTICE), no compiler, no pip, not root.
+# The gateway alone: no speech engines (espeak-ng is GPL, see NOTICE), no compiler, no pip, not root. With
+# `--build-arg SPEECH=1` it has the engines, and so the local upstream that works without an account: compose.yaml.
 #
 #   docker build -t wavegate .
 #   docker run -p 50051:50051 -e SMALLEST_API_KEY wavegate
@@ -15,6 +16,13 @@ RUN python -m venv --without-pip /opt/wavegate \
 # The build backend comes from the developers' lock; what else is in there stays behind in this stage.
 COPY requirements.lock ./
 RUN pip install --require-hashes --requirement requirements.lock
+
+# The engines alone: what pocketsphinx depends on is for microphones.
+ARG SPEECH=
+RUN if [ -n "$SPEECH" ]; then \
+      awk '/^[a-z]/ { engine = /^(espeakng-loader|pocketsphinx)==/ } engine' requirements.lock > speech.lock \
+      && pip --python /opt/wavegate install --no-deps --require-hashes --requirement speech.lock; \
+    fi
 
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY server server

@@ -39,6 +39,10 @@ run: setup ## Set up, then serve in the foreground (ARGS="--listen 127.0.0.1:500
 demo: setup ## Set up, then speak, listen and change settings in mid-stream, with a table of latencies
 	@exec $(VENV)/bin/wavegate demo $(ARGS)
 
+.PHONY: jaeger
+jaeger: setup ## Serve a real Jaeger on 127.0.0.1:16686, for `OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 make run`
+	@exec $(PY) scripts/jaeger.py run
+
 ##@ Change it
 
 .PHONY: test

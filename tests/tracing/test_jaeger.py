@@ -1,0 +1,88 @@
+"""Sessions as a real Jaeger shows them: the gateway is a process of its own, and Jaeger's query API is asked."""
+
+from __future__ import annotations
+
+import pytest
+import wavegate
+
+from tests.support import tools
+from tests.support.jaeger import Jaeger, JaegerSpan, JaegerTrace
+from tests.support.process import running
+
+METHOD = "wavegate.speech.v1.SynthesisService/SynthesizeStream"
+
+# The first test may wait until Jaeger is built.
+pytestmark = pytest.mark.timeout(tools.BUILD_PATIENCE_S)
+
+
+def upstream_spans(trace: JaegerTrace) -> list[JaegerSpan]:
+    """The connections to the upstream."""
+    return [
+        s for s in trace.spans if s.kind == "client" and s.tags.get("network.protocol.name") == "websocket"
+    ]
+
+
+def has_call_and_upstream(trace: JaegerTrace) -> bool:
+    return bool(trace.named(METHOD) and upstream_spans(trace))
+
+
+async def test_an_utterance_is_one_tree(jaeger: Jaeger) -> None:
+    async with running(
+        *("--upstream", "local", "--local-engine", "deterministic"),
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_grpc, "OTEL_SERVICE_NAME": "one-tree"},
+    ) as gateway:
+        async with (
+            wavegate.Client(gateway.target) as client,
+            client.synthesize(voice_id="magnus") as session,
+        ):
+            assert await (await session.say("Hello, Jaeger.")).read()
+            trace_id = session.started.trace_id
+        trace = jaeger.wait_for_trace(trace_id, has_call_and_upstream)
+        assert "one-tree" in jaeger.services()
+        assert trace_id in {t.trace_id for t in jaeger.traces("one-tree")}
+
+    call = trace.one(METHOD)
+    assert trace.roots() == [call], trace.outline()
+    assert (call.kind, call.process["service"]) == ("server", "one-tree")
+    assert call.tags["rpc.system.name"] == "grpc"
+    assert call.tags["rpc.response.status_code"] == "OK"
+    assert (call.tags["server.address"], call.tags["server.port"]) == ("127.0.0.1", gateway.port)
+
+    (upstream,) = upstream_spans(trace)
+    assert upstream in trace.children(call), trace.outline()
+    assert (upstream.tags["server.address"], upstream.tags["server.port"]) == (
+        "127.0.0.1",
+        gateway.upstream_port,
+    )
+    assert call.start_us <= upstream.start_us
+    for span in trace.spans:
+        # Jaeger's words for a status that is an error; and for clocks that disagree.
+        assert "error" not in span.tags, trace.outline()
+        assert span.tags.get("otel.status_code", "OK") == "OK"
+        assert span.warnings == ()
+
+
+async def test_an_upstream_that_is_away_is_an_error(jaeger: Jaeger) -> None:
+    """Sent over HTTP. The session never started, so the caller has no trace id: the service is searched."""
+    (nobody,) = tools.free_ports(1)
+    async with running(
+        *("--upstream", f"ws://127.0.0.1:{nobody}"),
+        env={
+            "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_http,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": "upstream-away",
+        },
+    ) as gateway:
+        async with wavegate.Client(gateway.target) as client:
+            with pytest.raises(wavegate.UpstreamError):
+                async with client.synthesize(voice_id="magnus") as session:
+                    await (await session.say("Nobody hears this.")).read()
+        trace = jaeger.wait_for_trace_of("upstream-away", has_call_and_upstream)
+
+    call = trace.one(METHOD)
+    assert trace.roots() == [call], trace.outline()
+    assert call.tags["rpc.response.status_code"] == "UNAVAILABLE"
+    for span in (call, *upstream_spans(trace)):
+        assert span.tags["error"] is True, trace.outline()
+        assert span.tags["otel.status_code"] == "ERROR"
+        assert span.tags["error.type"] == "UPSTREAM_UNAVAILABLE"
