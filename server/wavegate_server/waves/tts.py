@@ -588,10 +588,20 @@ class TtsProtocol:
                 return []  # about something that is over, such as a keepalive
             self.reusable = False
             return [ConnectionFailed(error)]
+        if not echoed and isinstance(error, errors.UpstreamRejected) and self._follows_cancel(request):
+            # An answer to the cancel, or to the request: another connection, where nothing was cancelled, will show.
+            self.disobeyed = True
+            self.reusable = False
+            return []
         self._end(request)
         if not isinstance(error, errors.UpstreamRejected | errors.UpstreamCapacity):
             self.reusable = False
         return [RequestFailed(request, error)]
+
+    def _follows_cancel(self, request: Request) -> bool:
+        """Whether nothing was heard of a request yet, and the one before it was cancelled."""
+        before = next(reversed(self._ended), "")
+        return before in self._cancelled_at and not request.last_frame_at
 
     def _garbage(self, what: str) -> list[TtsEvent]:
         """A frame that says nothing: passed over, until there are too many of them."""

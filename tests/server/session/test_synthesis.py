@@ -1434,6 +1434,53 @@ async def test_an_upstream_that_does_not_obey_is_replaced_before_there_is_more_t
         assert connections(caller)[1:] == ["DISCONNECTED UTTERANCE_CANCEL", "CONNECTED UTTERANCE_CANCEL"]
 
 
+@pytest.mark.parametrize("refused", ["the cancel", "the text"])
+@virtual_time
+async def test_a_refusal_after_a_cancel_that_names_nobody_is_not_taken_for_the_next_texts(
+    refused: str,
+) -> None:
+    """An upstream that knows no cancel may say so. What it meant shows where nothing was cancelled."""
+    async with Caller(silent()) as caller:
+        caller.say("One.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("One"), sent["request_id"]))
+        await caller.until(AudioProduced)
+        caller.cancel("u1")
+        caller.say("Two.", "u2", end=True)
+        await upstream.expect(lambda m: m.get("text") == "Two.")
+        upstream.say(tts_error("text is required", request_id=""))
+        upstream, sent = await first_message(caller.dialer, 1)
+        assert sent["text"] == "Two."
+        if refused == "the cancel":
+            upstream.say(tts_chunk(spoken_pcm("Two."), sent["request_id"]), tts_complete(sent["request_id"]))
+        else:
+            upstream.say(tts_error("text is required", request_id=""))
+        caller.end_session()
+        await caller.ended()
+        assert caller.endings() == [
+            "cancelled u1",
+            "completed u2" if refused == "the cancel" else "failed u2",
+        ]
+        assert caller.text("u2") == ("Two." if refused == "the cancel" else "")
+        assert "DISCONNECTED UTTERANCE_CANCEL" in connections(caller)
+
+
+@virtual_time
+async def test_a_refusal_that_names_its_text_is_its_own_also_after_a_cancel() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("One.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("One"), sent["request_id"]))
+        await caller.until(AudioProduced)
+        caller.cancel("u1")
+        caller.say("Two.", "u2", end=True)
+        index = await upstream.expect(lambda m: m.get("text") == "Two.")
+        upstream.say(tts_error("no such voice", upstream.json_sent()[index]["request_id"]))
+        await caller.until(UtteranceFailed)
+        assert caller.endings() == ["cancelled u1", "failed u2"]
+        assert len(caller.dialer.transports) == 1
+
+
 @virtual_time
 async def test_an_upstream_whose_frames_name_nobody_is_replaced() -> None:
     async with Caller(voices(echoes=False, chunk_interval_s=0.1)) as caller:
