@@ -18,10 +18,12 @@ PATIENCE_S = 60.0
 # A gateway that does not end in time ends by force, which another test shows; here, a machine under load shall not
 # look like a gateway that hangs.
 _UNHURRIED = (
+    "import os\n"
+    "os.environ.setdefault('GRPC_VERBOSITY', 'NONE')\n"  # as the command does before it imports `app`
     "from wavegate_server import app, cli\n"
     f"app.EXIT_WITHIN_S = {PATIENCE_S}\n"
     "cli.main()\n"
-)  # fmt: skip
+)
 
 # Nobody is there; the gateway only dials when a session wants it.
 NO_UPSTREAM = ("--upstream", "ws://127.0.0.1:9")
