@@ -42,8 +42,8 @@ PORTS: Final = {
     "JAEGER_QUERY_GRPC_PORT": 16685,
 }
 NO_UI: Final = (
-    "its Go module holds no web pages, and no package registry has them: the address shows a placeholder. "
-    "The API behind it works, and `wavegate trace` draws. With a container engine, or a release of Jaeger "
+    "its Go module holds no web pages, and they are not on npm: the address shows a placeholder. The API behind it "
+    "works, and `wavegate trace` draws. With a container engine, or a release of Jaeger "
     f"{VERSION} on the PATH, the pages are there."
 )
 
