@@ -11,9 +11,11 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Mapping
+import struct
+import sys
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -29,7 +31,8 @@ from wavegate_server import errors
 from wavegate_server.waves import close
 
 SEND_TIMEOUT_S = 2.0
-"""A send that blocks longer means a peer that no longer reads; `websockets` alone would wait for ever."""
+"""A send that blocks longer, while nothing is taken, means a peer that no longer reads; `websockets` alone would wait
+for ever."""
 PING_INTERVAL_S = 5.0
 PING_TIMEOUT_S = 5.0
 """A peer that answers no ping for this long is gone, however quiet the line may rightly be."""
@@ -44,13 +47,20 @@ character is four bytes. No deadline is set then: on uvloop a timer costs more t
 RECEIVE_QUEUE = 16
 """Messages read ahead of the session; then the socket is read no further, which is the back-pressure."""
 
+_TCP_INFO = struct.Struct("=120xQ16xI")
+"""`tcpi_bytes_acked` and `tcpi_notsent_bytes` in Linux' `struct tcp_info`, which only ever grows at its end."""
+_VIOLATIONS = (1002, 1007, 1009)
+"""Close codes with which a WebSocket library leaves a peer that breaks the protocol (RFC 6455, 7.4.1)."""
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 
 class TransportClosed(Exception):
     """Raised by `recv` and `send` when the connection has gone.
 
-    `code` is the close code that the peer sent; None where the connection was lost without one.
+    `code` is the close code that the peer sent, or that told it what it did wrong; None where the connection was lost
+    without one.
     """
 
     def __init__(self, code: int | None, reason: str = "") -> None:
@@ -132,6 +142,7 @@ class WebSocketDialer:
                     # DEBUG logs of the library show the Authorization header.
                     logger=_quiet,
                     process_exception=_never_retry,
+                    create_connection=_Connection,
                     **_tls(url, options),
                 )
         except InvalidStatus as exc:
@@ -177,6 +188,16 @@ def _never_retry(exc: Exception) -> Exception | None:
     return exc
 
 
+class _Connection(ClientConnection):
+    """A peer that broke the protocol, by a message that is too large too, is left at once: the library would wait for
+    its closing handshake, for as long as it likes."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.protocol.parser_exc is not None:
+            self.transport.close()
+
+
 _quiet = logging.getLogger("wavegate_server.websockets")
 _quiet.setLevel(logging.WARNING)
 
@@ -201,8 +222,7 @@ class WebSocketTransport:
             if connection.transport.get_write_buffer_size() + len(message) <= UNBLOCKED_BYTES:
                 await connection.send(message)
                 return
-            async with asyncio.timeout(self._options.send_timeout_s):
-                await connection.send(message)
+            await self._while_taken(connection.send(message))
         except TimeoutError as exc:
             self.abort()
             raise errors.UpstreamStalled(
@@ -215,6 +235,39 @@ class WebSocketTransport:
             if self.is_open:
                 raise
             raise TransportClosed(None, "closed while sending") from exc
+
+    async def _while_taken(self, sending: Coroutine[Any, Any, T]) -> T:
+        """Wait for room in the write buffer as long as the peer takes anything: one that is slower than the caller does
+        no wrong. Raises TimeoutError."""
+        task = asyncio.ensure_future(sending)
+        taken = self._taken_bytes()
+        try:
+            while not (await asyncio.wait({task}, timeout=self._options.send_timeout_s))[0]:
+                before, taken = taken, self._taken_bytes()
+                if taken == before:
+                    raise TimeoutError
+            return await task
+        finally:
+            task.cancel()
+
+    def _taken_bytes(self) -> int:
+        """How much the peer's system has taken so far, while more waits for it; 0 where nothing does, and where this
+        system does not tell."""
+        sock = self._connection.transport.get_extra_info("socket")
+        if sock is None or sys.platform != "linux":
+            return 0
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:
+            return 0
+        if len(info) < _TCP_INFO.size:
+            return 0
+        acked, unsent = _TCP_INFO.unpack(info)
+        waits = unsent or self._connection.transport.get_write_buffer_size()
+        return int(acked) if waits else 0
+
+    def _signs_of_life(self) -> tuple[int, int]:
+        return self._received, self._taken_bytes()
 
     async def recv(self) -> str | bytes:
         self._receiving = True
@@ -259,15 +312,16 @@ class WebSocketTransport:
                 await asyncio.sleep(options.ping_interval_s)
                 if not self._receiving:
                     continue
-                before = self._received
-                async with asyncio.timeout(options.send_timeout_s):
-                    pong = asyncio.ensure_future(await self._connection.ping())
+                before = self._signs_of_life()
+                pong = asyncio.ensure_future(await self._while_taken(self._connection.ping()))
                 waited = 0.0
                 step = options.ping_timeout_s / 5
                 while not (await asyncio.wait({pong}, timeout=step))[0]:
-                    # A peer that talks is alive, and one that we do not listen to proves nothing.
-                    waited = waited + step if self._receiving and self._received == before else 0.0
-                    before = self._received
+                    # A peer that talks is alive, and one that we do not listen to proves nothing. Nor does one that
+                    # has not come to the ping yet: it takes what was sent before it.
+                    signs = self._signs_of_life()
+                    waited = waited + step if self._receiving and signs == before else 0.0
+                    before = signs
                     if waited >= options.ping_timeout_s:
                         logger.warning("upstream answered no ping for %g s", options.ping_timeout_s)
                         self.abort()
@@ -279,7 +333,9 @@ class WebSocketTransport:
 
 
 def _closed(exc: ConnectionClosed) -> TransportClosed:
-    received = exc.rcvd
-    if received is None:
+    said = exc.rcvd
+    if said is None and exc.sent is not None and exc.sent.code in _VIOLATIONS:
+        said = exc.sent  # what the peer did wrong, as the library told it
+    if said is None:
         return TransportClosed(None, str(exc))
-    return TransportClosed(received.code, received.reason)
+    return TransportClosed(said.code, said.reason)

@@ -1,0 +1,100 @@
+"""The WebSocket transport, over real sockets, before peers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from wavegate_server import errors
+from wavegate_server.session.transport import (
+    MAX_MESSAGE_BYTES,
+    DialOptions,
+    Transport,
+    TransportClosed,
+    WebSocketDialer,
+)
+from wavegate_server.waves import close
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+IMPATIENT = DialOptions(send_timeout_s=0.5, ping_interval_s=0.1, ping_timeout_s=0.5)
+
+
+@asynccontextmanager
+async def facing(
+    play: Callable[[ServerConnection], Awaitable[None]], options: DialOptions | None = None
+) -> AsyncIterator[Transport]:
+    """A connection to a peer whose system holds little of what it does not read."""
+
+    async def on_connection(connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await play(connection)
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    async with serve(
+        on_connection, sock=listener, ping_interval=None, compression=None, close_timeout=0.1, max_queue=1
+    ):
+        transport = await WebSocketDialer(options).dial(f"ws://127.0.0.1:{port}", {})
+        try:
+            yield transport
+        finally:
+            transport.abort()
+
+
+async def read_slowly(connection: ServerConnection) -> None:
+    """Takes 600 kB a second, and nothing in between."""
+    async for message in connection:
+        await asyncio.sleep(len(message) / 600_000)
+
+
+async def read_nothing(connection: ServerConnection) -> None:
+    connection.transport.pause_reading()
+    await connection.wait_closed()
+
+
+async def flood(transport: Transport, count: int) -> None:
+    for _ in range(count):
+        await transport.send(bytes(4096))
+
+
+@pytest.mark.skipif("sys.platform != 'linux'", reason="only Linux tells what the peer has taken")
+async def test_a_peer_that_is_slow_is_no_stall() -> None:
+    """It takes what fills every buffer, for several times as long as a send may be blocked."""
+    async with facing(read_slowly, IMPATIENT) as transport:
+        receiving = asyncio.create_task(transport.recv())
+        await flood(transport, 1100)
+        assert not receiving.done()
+        receiving.cancel()
+
+
+async def test_a_peer_that_takes_nothing_has_stalled() -> None:
+    async with facing(read_nothing, IMPATIENT) as transport:
+        with pytest.raises((errors.UpstreamStalled, TransportClosed)):
+            await flood(transport, 100_000)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_message_that_is_too_large_is_told_at_once(goes_on: bool) -> None:
+    """Whether or not its sender closes the connection then."""
+
+    async def play(connection: ServerConnection) -> None:
+        await connection.send(bytes(MAX_MESSAGE_BYTES))
+        if goes_on:
+            connection.transport.pause_reading()
+        await connection.send(bytes(MAX_MESSAGE_BYTES + 1))
+        await connection.wait_closed()
+
+    async with facing(play) as transport:
+        assert len(await transport.recv()) == MAX_MESSAGE_BYTES
+        with pytest.raises(TransportClosed) as raised:
+            async with asyncio.timeout(10):
+                await transport.recv()
+    assert raised.value.code == 1009
+    assert isinstance(close.from_close(raised.value.code, raised.value.reason), errors.UpstreamProtocol)
