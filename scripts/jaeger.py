@@ -2,6 +2,7 @@
 
     jaeger.py path    print the binary's path, building it first where it has to be (once, about ten minutes)
     jaeger.py run     run it in the foreground until Ctrl-C
+    jaeger.py get     have what `run` needs at hand: pull the image, or build
 
 `run` listens on 127.0.0.1 alone. The ports are set by the environment: JAEGER_OTLP_GRPC_PORT (4317),
 JAEGER_OTLP_HTTP_PORT (4318), JAEGER_UI_PORT (16686, the query API as well), JAEGER_QUERY_GRPC_PORT (16685);
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import tool_cache
 from tool_cache import GoProgram, Say, ToolError, go_programs
 
 CONFIG: Final = Path(__file__).resolve().parent.parent / "deploy" / "jaeger.yaml"
@@ -52,14 +54,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("path", "run"))
+    parser.add_argument("what", choices=("path", "run", "get"))
     arguments = parser.parse_args()
     say = Say("jaeger")
     try:
-        if arguments.what == "path":
+        if arguments.what == "run":
+            return run(say)
+        container = engine() if arguments.what == "get" and on_path() is None else None
+        if container:
+            tool_cache.run([container, "pull", "--quiet", IMAGE], doing=f"pulling {IMAGE}", say=say)
+        else:
             print(on_path() or built(say))
-            return 0
-        return run(say)
+        return 0
     except ToolError as exc:
         say(str(exc))
         return 1
@@ -127,7 +133,7 @@ def container_command(container: str, ports: dict[str, int]) -> list[str]:
     command += ["--env", "JAEGER_HOST=0.0.0.0", "--env", "JAEGER_MAX_TRACES", "--env", "JAEGER_LOG_LEVEL"]
     for name, port in ports.items():
         command += ["--env", name, "--publish", f"127.0.0.1:{port}:{port}"]
-    return [*command, "--volume", f"{CONFIG}:/etc/jaeger.yaml:ro", IMAGE, "--config", "/etc/jaeger.yaml"]
+    return [*command, "--volume", f"{CONFIG}:/etc/jaeger.yaml:ro,z", IMAGE, "--config", "/etc/jaeger.yaml"]
 
 
 def port_of(name: str, default: int) -> int:

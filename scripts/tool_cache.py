@@ -86,6 +86,8 @@ def kept(name: str, make: Callable[[Path], None], say: Say) -> Path:
     with _lock(folder.with_name(folder.name + ".lock"), say):
         if folder.exists():
             return folder
+        for left in folder.parent.glob(f".{folder.name}-*"):  # by one that was killed
+            shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as fresh:
             made = Path(fresh, "made")
             made.mkdir()

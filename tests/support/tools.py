@@ -35,10 +35,10 @@ def path_of(name: str) -> Path:
 class InBackground:
     """Makes a program while other tests run; those who need it wait for it by the lock of its making."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *arguments: str) -> None:
         # A group of its own, so that compilers end with it. Its words come again from whoever waits.
         self._process = subprocess.Popen(
-            ["nice", "-n", "10", *script(name, "path")],
+            ["nice", "-n", "10", *script(name, *arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Where Jaeger has to be built, that takes minutes: it begins now and goes on beside the other tests."""
     wanted = any("jaeger" in getattr(item, "fixturenames", ()) for item in session.items)
     if wanted and not session.config.option.collectonly:
-        _making.append(tools.InBackground("jaeger.py"))
+        _making.append(tools.InBackground("jaeger.py", "get"))
 
 
 def pytest_sessionfinish() -> None:
