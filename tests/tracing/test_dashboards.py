@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wavegate_server.telemetry import instruments
+from wavegate_server.telemetry.instruments import Instrument, Kind
 
 from tests.support import expressions, tools
 from tests.support.prometheus import Prometheus, running_prometheus
@@ -46,75 +49,53 @@ def dashboard_expressions() -> dict[str, str]:
 EXPRESSIONS = dashboard_expressions()
 
 
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+UNITS = {"s": "_seconds", "By": "_bytes"}
+LABEL_VALUES = {
+    "kind": ("tts", "stt"),
+    "direction": ("in", "out"),
+    "outcome": ("completed", "dropped", "sent"),
+    "reason": ("UPSTREAM_UNAVAILABLE",),
+    "account": ("1", "2"),
+    "rpc_method": ("wavegate.speech.v1.SynthesisService/SynthesizeStream",),
+    "rpc_response_status_code": ("OK", "UNAVAILABLE"),
+}
+
+
 class Exposition:
-    """What a gateway with some traffic exposes, as OpenMetrics; each scrape finds more of it."""
+    """Every instrument as OpenMetrics, with series of each; each scrape finds more of it."""
 
     def __init__(self) -> None:
         self._scrapes = 0
 
     def text(self) -> str:
         self._scrapes += 1
-        lines: list[str] = []
-        for name, *series in HISTOGRAMS:
-            lines.append(f"# TYPE {name} histogram")
-            for labels in series:
-                lines += self._histogram(name, labels)
-        for name, *series in COUNTERS:
-            lines.append(f"# TYPE {name} counter")
-            lines += [f"{name}_total{{{labels}}} {3 * self._scrapes}" for labels in series]
-        for name, *series in GAUGES:
-            lines.append(f"# TYPE {name} gauge")
-            lines += [f"{name}{{{labels}}} 2" for labels in series]
+        lines = [line for instrument in instruments.ALL for line in self._family(instrument)]
         return "\n".join([*lines, "# EOF", ""])
 
-    def _histogram(self, name: str, labels: str) -> Iterator[str]:
-        comma = "," if labels else ""
-        count = 7 * self._scrapes
-        for le in ("0.1", "1.0", "+Inf"):
-            exemplar = f' # {{trace_id="{TRACE_ID}"}} 0.05' if le == "0.1" else ""
-            yield f'{name}_bucket{{{labels}{comma}le="{le}"}} {count}{exemplar}'
-        yield f"{name}_sum{{{labels}}} {0.05 * count}"
-        yield f"{name}_count{{{labels}}} {count}"
+    def _family(self, instrument: Instrument) -> Iterator[str]:
+        name = instrument.name.replace(".", "_") + UNITS.get(instrument.unit, "")
+        yield f"# TYPE {name} {instrument.kind.name.lower()}"
+        labels = [label.replace(".", "_") for label in instrument.labels]
+        for values in itertools.product(*(LABEL_VALUES[label] for label in labels)):
+            yield from self._series(instrument, name, dict(zip(labels, values, strict=True)))
 
+    def _series(self, instrument: Instrument, name: str, labels: dict[str, str]) -> Iterator[str]:
+        def of(labels: dict[str, str]) -> str:
+            return "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}"
 
-TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
-KINDS = ('kind="tts"', 'kind="stt"')
-DIRECTIONS = tuple(f'kind="{k}",direction="{d}"' for k in ("tts", "stt") for d in ("in", "out"))
-METHOD = 'rpc_method="wavegate.speech.v1.SynthesisService/SynthesizeStream"'
-HISTOGRAMS = (
-    (
-        "rpc_server_call_duration_seconds",
-        f'{METHOD},rpc_response_status_code="OK"',
-        f'{METHOD},rpc_response_status_code="UNAVAILABLE"',
-    ),
-    ("wavegate_first_audio_seconds", ""),
-    ("wavegate_upstream_first_audio_seconds", ""),
-    ("wavegate_finalize_latency_seconds", ""),
-    ("wavegate_time_to_final_seconds", ""),
-    ("wavegate_chunk_residence_seconds", *DIRECTIONS),
-    ("wavegate_client_wait_seconds", *KINDS),
-    ("wavegate_loop_lag_seconds", ""),
-    ("wavegate_admission_wait_seconds", ""),
-    ("wavegate_upstream_connect_seconds", *KINDS),
-    ("wavegate_barge_in_seconds", ""),
-)
-COUNTERS = (
-    ("wavegate_reconnects", *(f'{kind},reason="UPSTREAM_UNAVAILABLE"' for kind in KINDS)),
-    ("wavegate_utterances", *(f'outcome="{o}"' for o in ("completed", "cancelled", "failed"))),
-    ("wavegate_audio_bytes", *DIRECTIONS),
-    ("wavegate_audio_seconds", *KINDS),
-    ("wavegate_characters", ""),
-    ("wavegate_errors", 'reason="UPSTREAM_UNAVAILABLE"'),
-    ("wavegate_trace_spans", *(f'outcome="{o}"' for o in ("sent", "dropped", "produced"))),
-)
-GAUGES = (
-    ("wavegate_sessions_active", *KINDS),
-    ("wavegate_account_slots_used", ""),
-    ("wavegate_account_slots_limit", ""),
-    ("wavegate_account_slots_waiting", ""),
-    ("wavegate_account_sockets_used", ""),
-    ("wavegate_account_sockets_limit", ""),
-)
+        match instrument.kind:
+            case Kind.GAUGE:
+                yield f"{name}{of(labels)} 2"
+            case Kind.COUNTER:
+                yield f"{name}_total{of(labels)} {3 * self._scrapes}"
+            case Kind.HISTOGRAM:
+                count = 7 * self._scrapes
+                for le in (*instrument.buckets, "+Inf"):
+                    exemplar = f' # {{trace_id="{TRACE_ID}"}} {le}' if le == instrument.buckets[0] else ""
+                    yield f"{name}_bucket{of({**labels, 'le': str(le)})} {count}{exemplar}"
+                yield f"{name}_sum{of(labels)} {0.05 * count}"
+                yield f"{name}_count{of(labels)} {count}"
 
 
 @contextmanager
@@ -190,6 +171,14 @@ def test_a_panel_asks_for_what_there_is(prometheus: Prometheus, where: str) -> N
     assert "$" not in expression, "a variable that this test does not know"
     prometheus.query(expression)
     assert problems_of(expression, prometheus) == []
+
+
+def test_every_metric_is_on_a_panel() -> None:
+    shown = set().union(*map(expressions.metrics, EXPRESSIONS.values()))
+    for instrument in instruments.ALL:
+        name = instrument.name.replace(".", "_") + UNITS.get(instrument.unit, "")
+        ends = {Kind.COUNTER: ("_total",), Kind.GAUGE: ("",), Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
+        assert {name + end for end in ends[instrument.kind]} & shown, f"nobody sees {instrument.name}"
 
 
 def test_every_alert_asks_for_what_there_is(prometheus: Prometheus) -> None:
