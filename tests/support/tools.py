@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-BUILD_PATIENCE_S = 45 * 60
+BUILD_PATIENCE_S = 30 * 60
 """Jaeger takes ten minutes to build on two idle cores, and machines that run tests are not idle."""
 
 START_PATIENCE_S = 60.0

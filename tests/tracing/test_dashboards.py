@@ -126,11 +126,15 @@ def serving(exposition: Exposition) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    with (
-        serving(Exposition()) as target,
-        running_prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES) as found,
-    ):
+def target() -> Iterator[str]:
+    """Whose `/metrics` is scraped: `host:port`."""
+    with serving(Exposition()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def prometheus(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), target, RULES) as found:
         # Two scrapes, so that there are rates; and every rule evaluated.
         tools.wait_until(
             lambda: (
