@@ -157,6 +157,46 @@ async def test_what_becomes_of_a_call_that_was_taken_over_is_nothing_to_the_sess
         assert waves_local.spoken(audio_of(second)) == long
 
 
+async def test_last_words_that_were_lost_are_said_again() -> None:
+    """The network swallows the end of the session, which the gateway takes for delivered."""
+    async with (
+        running_gateway() as gw,
+        FaultProxy(gw.port) as proxy,
+        grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}", options=SMALL_WINDOWS) as channel,
+    ):
+        lost = replace(gw, channel=channel).synthesis.SynthesizeStream()
+        await lost.write(start())
+        first = [await lost.read()]
+        (session,) = gw.gateway.registry
+        proxy.set(down=Faults(is_swallowed=True))
+        rest = [text("Good-bye.", "u1", end=True), v1.SynthesizeStreamRequest(end_session=v1.EndSession())]
+        for number, request in enumerate(rest, 2):
+            request.input_sequence = number
+        for request in rest:
+            await lost.write(request)
+        await lost.done_writing()
+        await eventually(lambda: session.ended is not None and session.detached)
+        proxy.reset()
+        second = await collect(gw.synthesis.SynthesizeStream(), [again(session.session_id, 1), *rest])
+        assert waves_local.spoken(audio_of(second)) == "Good-bye."
+        numbers = [r.sequence for r in first] + [r.sequence for r in second[1:]]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert second[-1].session_ended.reason == v1.SessionEnded.REASON_CLIENT_END
+
+
+async def test_who_has_heard_the_end_is_not_waited_for() -> None:
+    """An end of input after the last words says that they have come."""
+    async with running_gateway() as gw:
+        call, got = await begin(gw, start(), 1)
+        await call.write(END)
+        while got[-1].WhichOneof("event") != "session_ended":
+            got.append(await call.read())
+        assert len(gw.gateway.registry) == 1
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+        await eventually(lambda: not len(gw.gateway.registry))
+
+
 @pytest.mark.parametrize("case", ["unknown", "not resumable", "expired", "discarded"])
 async def test_what_cannot_be_resumed_is_not_found(case: str) -> None:
     async with running_gateway() as gw:

@@ -90,6 +90,10 @@ class _Stream:
         self._driver: asyncio.Task[None] | None = None
         self._reader = 0
         """Token of the session's log."""
+        self._said_all = False
+        """Whether the session's last words were written."""
+        self._heard_all = False
+        """Whether the caller ended its input after that: it has heard them. Nothing else proves it."""
         self._resumed_after: int | None = None
         """Number of the last event that a resuming caller had."""
         self._repeated_until = 0
@@ -170,9 +174,12 @@ class _Stream:
         return session
 
     async def _let_go(self, session: Session, *, lost: bool) -> None:
-        """The call is over. A session that may be resumed waits for that; any other one ends here."""
+        """The call is over. A session that may be resumed waits for that; any other one ends here.
+
+        One that has ended waits, too: its last words may be lost in a network that broke under them.
+        """
         registry = self._gateway.registry
-        if lost and session.resume_window_s and not session.discarding:
+        if (lost or not self._heard_all) and session.resume_window_s and not session.discarding:
             loop = asyncio.get_running_loop()
 
             def expired() -> None:
@@ -182,6 +189,8 @@ class _Stream:
                 tasks.add_done_callback(_cutting.discard)
 
             session.detach(expired)
+            if session.ended is not None:
+                registry.keep(session)
             return
         registry.remove(session)
         await session.cut()
@@ -222,6 +231,8 @@ class _Stream:
             await self._write(session, trace_id)
             if self._broken is None:
                 await asyncio.wait({reader}, timeout=DRAIN_S)
+            if self._heard_all and session.resume_window_s:
+                await asyncio.sleep(GRACE_S)  # was it an end of input, or of the connection?
         finally:
             reader.cancel()
             await asyncio.wait({reader})
@@ -241,6 +252,7 @@ class _Stream:
             try:
                 request = await context.read()
                 if request is grpc.aio.EOF:
+                    self._heard_all = self._said_all
                     break
                 if self._taken_over(session) or 0 < request.input_sequence <= self._repeated_until:
                     continue  # of another call by now; or kept already, and sent again by a resuming caller
@@ -276,6 +288,7 @@ class _Stream:
                     entry, self._sequence = waiting, log.position
                     await write(response(entry, self._sequence))
                     session.delivered(entry.event)
+                self._said_all = True
             except Detached:
                 error = errors.SessionTakenOver("another call has resumed this session")
                 last = SessionEnded(EndReason.TAKEN_OVER, error, session.usage())

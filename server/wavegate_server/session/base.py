@@ -229,11 +229,15 @@ class Session(ABC):
         Raises `errors.ResumeGap` where it missed more than is still held.
         """
         self.log.rewind(last_received_sequence)
+        self.forget_caller()
+        self.detached = False
+        self._heard_at = self._now()
+
+    def forget_caller(self) -> None:
+        """Wait no longer for the caller that was lost."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        self.detached = False
-        self._heard_at = self._now()
 
     def resumed_event(self, trace_id: str) -> SessionStarted:
         """The first event of a call that resumes the session."""

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Mapping
 from wavegate_server import errors
 from wavegate_server.session.base import Session
 
+MAX_KEPT = 64
+"""Ended sessions that are kept for callers who may have missed their last words. Each may hold what its caller missed,
+so more would be much memory; the oldest go first."""
+
 
 class Registry:
     """The sessions of this process. Used from one loop."""
@@ -20,6 +24,7 @@ class Registry:
         self._sessions: dict[str, Session] = {}
         self._per_caller: Counter[str] = Counter()
         self._reserved = 0
+        self._kept: dict[str, Session] = {}
 
     def __repr__(self) -> str:
         return f"<Registry {len(self._sessions)} sessions>"
@@ -63,6 +68,15 @@ class Registry:
 
     def remove(self, session: Session) -> None:
         self._sessions.pop(session.session_id, None)
+        self._kept.pop(session.session_id, None)
+
+    def keep(self, session: Session) -> None:
+        """Let an ended session wait for a caller that did not hear its end."""
+        self._kept[session.session_id] = session
+        if len(self._kept) > MAX_KEPT:
+            oldest = next(iter(self._kept.values()))
+            oldest.forget_caller()
+            self.remove(oldest)
 
     def get(self, session_id: str, caller: str) -> Session:
         """A live session of `caller`. Raises `SessionNotFound`, the same for unknown, ended and another's."""

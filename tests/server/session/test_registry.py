@@ -8,13 +8,22 @@ from typing import Any, cast
 import pytest
 from wavegate_server import errors
 from wavegate_server.session.base import Session
-from wavegate_server.session.registry import Registry
+from wavegate_server.session.registry import MAX_KEPT, Registry
 
 
 def session(name: str, caller: str = "alice", **labels: str) -> Session:
     """As much of a session as a registry looks at."""
     context = SimpleNamespace(caller=caller, labels=labels)
     return cast(Session, SimpleNamespace(session_id=name, context=context, ended=None))
+
+
+class Ended(SimpleNamespace):
+    """An ended session that waits for its caller."""
+
+    waits = True
+
+    def forget_caller(self) -> None:
+        self.waits = False
 
 
 def names(sessions: list[Session]) -> list[str]:
@@ -119,3 +128,17 @@ def test_ended_and_removed_sessions_are_not_listed() -> None:
     for found in registry:
         registry.remove(found)
     assert len(registry) == 0
+
+
+def test_of_ended_sessions_only_so_many_are_kept() -> None:
+    registry = Registry(0, 0)
+    ended = [Ended(session_id=f"s-{n}") for n in range(MAX_KEPT + 3)]
+    for each in ended:
+        registry.add(cast(Session, each))
+        registry.keep(cast(Session, each))
+    assert [e.session_id for e in ended if not e.waits] == ["s-0", "s-1", "s-2"]
+    assert len(registry) == MAX_KEPT
+    registry.remove(cast(Session, ended[3]))
+    late = Ended(session_id="late")
+    registry.keep(cast(Session, late))
+    assert ended[4].waits, "what was removed counts no more"
