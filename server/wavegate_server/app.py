@@ -206,6 +206,7 @@ class App:
         except BindError as exc:
             raise ConfigError(str(exc)) from exc
         self._telemetry.serving(config.listen.host, port)
+        self._telemetry.start()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal, signum)
@@ -319,7 +320,7 @@ class App:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2 * CUT_GRACE_S):
                     await self._server.stop(CUT_GRACE_S)
-        ends = [asyncio.to_thread(self._telemetry.shutdown, FLUSH_S)]
+        ends = [self._telemetry.shutdown(FLUSH_S)]
         if self._local is not None:
             ends.append(self._local.stop())
         if self._http is not None:

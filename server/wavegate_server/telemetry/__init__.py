@@ -1,16 +1,24 @@
 """The telemetry port: the handful of verbs that the gateway speaks, and a null that does nothing.
 
-Rooms below `app` know this port only; `telemetry.otel` is the one module that imports OpenTelemetry, and only
-`app` imports it. Names of spans and attributes are in `telemetry.names`. Content — text, audio, keys — never
-goes into a name or an attribute.
+Rooms below `app` know this port, the names of spans and attributes (`telemetry.names`) and the table of metrics
+(`telemetry.instruments`); only `app` imports what is behind it. Content — text, audio, keys — never goes into a
+name or an attribute. Parents are handed over explicitly: no span is ever "current", which would be wrong across
+tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from wavegate_server.telemetry.instruments import Instrument
 
 Attribute = str | int | float | bool | Sequence[str]
+Direction = Literal["in", "out"]
+"""`in`: from the caller to the upstream; `out`: from the upstream to the caller."""
+Reading = tuple[tuple[str, ...], float]
+"""What a gauge shows: the values of its labels, and the number."""
 
 
 class Span(Protocol):
@@ -30,26 +38,76 @@ class Span(Protocol):
     def event(self, name: str, attributes: Mapping[str, Attribute] | None = None) -> None:
         """Note a moment."""
 
+    def link(self, other: Span, attributes: Mapping[str, Attribute] | None = None) -> None:
+        """Point to a span of another tree."""
+
     def fail(self, error_type: str, description: str = "") -> None:
         """Mark it as failed, with OpenTelemetry's `error.type`."""
 
-    def end(self) -> None:
-        """Stop the clock and hand it on."""
+    def end(self, end_ns: int | None = None) -> None:
+        """Stop the clock, now or at a time in nanoseconds since the Unix epoch, and hand it on."""
+
+
+class Lane(Protocol):
+    """The chunks of one direction under one span: a turn's audio, or an utterance's text."""
+
+    def chunk(
+        self,
+        sequence: int,
+        size_bytes: int,
+        start_ns: int,
+        handed_ns: int,
+        end_ns: int,
+        offset_s: float = 0.0,
+        duration_s: float = 0.0,
+    ) -> None:
+        """One chunk: when its bytes were received, when it was handed to its transport and when that had taken it,
+        in nanoseconds since the Unix epoch; its place and playing time, in seconds, where it is audio."""
+
+    def close(self) -> None:
+        """No chunk follows."""
 
 
 class Telemetry(Protocol):
-    """Where spans come from."""
+    """Where spans come from, and where numbers go."""
 
     def server_span(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Span:
         """The SERVER span of one RPC. `method` is `package.Service/Method`; the caller's trace context is taken
         from the call metadata (W3C `traceparent`, `tracestate`)."""
 
+    def span(
+        self,
+        parent: Span,
+        name: str,
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        client: bool = False,
+        traceparent: str = "",
+        start_ns: int | None = None,
+    ) -> Span:
+        """A span below `parent`: of kind CLIENT or else INTERNAL, from now or from `start_ns` on. With a valid
+        `traceparent` (W3C) it is a child of that one instead, and linked with `parent`."""
+
     def connection_span(self, parent: Span, kind: str, endpoint: str, attempt: int) -> Span:
         """The CLIENT span of one upstream connection, from dialling to its end. `kind` is `tts` or `stt`;
         `endpoint` has no query and no key."""
 
-    def shutdown(self, timeout_s: float) -> None:
-        """Send what is still held, for at most `timeout_s` seconds."""
+    def lane(
+        self, parent: Span, kind: str, direction: Direction, attributes: Mapping[str, Attribute]
+    ) -> Lane:
+        """Where the chunks below `parent` go. `kind` is `tts` or `stt`."""
+
+    def retain(self, span: Span) -> None:
+        """What is below `span` goes on after its end, until `release`."""
+
+    def release(self, span: Span) -> None:
+        """Nothing more comes below `span`: what was kept for the case of an error is sent or dropped."""
+
+    def record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
+        """Count, or take a measurement. `span`: the exemplar."""
+
+    def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
+        """Have a gauge read when somebody looks."""
 
 
 class NullSpan:
@@ -67,10 +125,34 @@ class NullSpan:
     def event(self, name: str, attributes: Mapping[str, Attribute] | None = None) -> None:
         pass
 
+    def link(self, other: Span, attributes: Mapping[str, Attribute] | None = None) -> None:
+        pass
+
     def fail(self, error_type: str, description: str = "") -> None:
         pass
 
-    def end(self) -> None:
+    def end(self, end_ns: int | None = None) -> None:
+        pass
+
+
+class NullLane:
+    """Chunks that nobody sees."""
+
+    __slots__ = ()
+
+    def chunk(
+        self,
+        sequence: int,
+        size_bytes: int,
+        start_ns: int,
+        handed_ns: int,
+        end_ns: int,
+        offset_s: float = 0.0,
+        duration_s: float = 0.0,
+    ) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -80,8 +162,34 @@ class NullTelemetry:
     def server_span(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Span:
         return NullSpan()
 
-    def connection_span(self, parent: Span, kind: str, endpoint: str, attempt: int) -> Span:
-        return NullSpan()
+    def span(
+        self,
+        parent: Span,
+        name: str,
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        client: bool = False,
+        traceparent: str = "",
+        start_ns: int | None = None,
+    ) -> Span:
+        return NullSpan(parent.trace_id)
 
-    def shutdown(self, timeout_s: float) -> None:
+    def connection_span(self, parent: Span, kind: str, endpoint: str, attempt: int) -> Span:
+        return NullSpan(parent.trace_id)
+
+    def lane(
+        self, parent: Span, kind: str, direction: Direction, attributes: Mapping[str, Attribute]
+    ) -> Lane:
+        return NullLane()
+
+    def retain(self, span: Span) -> None:
+        pass
+
+    def release(self, span: Span) -> None:
+        pass
+
+    def record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
+        pass
+
+    def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
         pass

@@ -99,7 +99,9 @@ def _head(trace_id: bytes, parent_id: bytes, name: str, kind: int, flags: int, t
         parts += sized(b"\x1a", trace_state.encode())
     if parent_id:
         parts += sized(b"\x22", parent_id)
-    return parts + sized(b"\x2a", name.encode()) + bytes((0x30, kind)) + b"\x85\x01" + struct.pack("<I", flags)
+    return (
+        parts + sized(b"\x2a", name.encode()) + bytes((0x30, kind)) + b"\x85\x01" + struct.pack("<I", flags)
+    )
 
 
 def span(
@@ -130,7 +132,9 @@ def span(
         )
     )
     if error is not None:
-        body += sized(b"\x7a", (sized(b"\x12", error.encode()) if error else b"") + bytes((0x18, STATUS_ERROR)))
+        body += sized(
+            b"\x7a", (sized(b"\x12", error.encode()) if error else b"") + bytes((0x18, STATUS_ERROR))
+        )
     return sized(b"\x12", body)
 
 
@@ -164,7 +168,16 @@ class ChunkEncoder:
         self._consts = (*wholes, *reals)
 
     def encode(
-        self, span_id: int, start_ns: int, end_ns: int, w0: int, w1: int, r0: float, r1: float, r2: float, r3: float
+        self,
+        span_id: int,
+        start_ns: int,
+        end_ns: int,
+        w0: int,
+        w1: int,
+        r0: float,
+        r1: float,
+        r2: float,
+        r3: float,
     ) -> bytes:
         """One span with two whole numbers (`w`) and four others (`r`)."""
         a, b, c, d, e, f = self._consts

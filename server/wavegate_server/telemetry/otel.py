@@ -1,117 +1,157 @@
-"""The telemetry port on OpenTelemetry: the one module that imports it.
+"""The telemetry port on OpenTelemetry: what the standard `OTEL_…` variables ask for, and the parts put together.
 
-Ids are made in any case, so that sessions and log lines can be told apart; spans go out over OTLP when
-`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set. The SDK reads the other standard
-variables (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_…`).
-
-Parents are always handed over explicitly: no span is ever "current", which would be wrong across tasks.
-
-This is for the few spans of a call. A span for each chunk of audio is another matter (50 to 80 µs each, and a
-queue that drops silently): the records of chunks get a way of their own, beside this one.
+Ids are made in any case, so that sessions and log lines can be told apart, and the newest spans are kept for those
+who ask the gateway itself. Spans go out over OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` or
+`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set. Resource, sampler and W3C propagation are the SDK's; spans are made and
+sent by `tracer` and `export`, since a span for each chunk is more than the SDK's way could bear.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
-import threading
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.sdk.trace.sampling import Decision, ParentBasedTraceIdRatio, Sampler
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from wavegate_server.telemetry import Attribute, NullSpan, Span, logs, names
+from wavegate_server.telemetry import (
+    Attribute,
+    Direction,
+    Lane,
+    NullLane,
+    NullSpan,
+    Reading,
+    Span,
+    encoding,
+    names,
+)
+from wavegate_server.telemetry.export import (
+    BATCH_SPANS,
+    DELAY_S,
+    QUEUE_SPANS,
+    Destination,
+    SpanExporter,
+    TelemetryConfigError,
+    sender,
+    whole_number,
+)
+from wavegate_server.telemetry.instruments import TRACE_SPANS, Instrument
+from wavegate_server.telemetry.tracer import Knobs, Parent, Tracer, found
 
-logger = logging.getLogger(__name__)
-
-# A burst of sessions that end at once must fit in; the SDK's own 2,048 drops without a word. A short delay,
-# since people look for the trace right after the call.
-QUEUE_SPANS: Final = 8192
-BATCH_SPANS: Final = 128
-EXPORT_DELAY_MS: Final = 200
-
-PROTOCOLS: Final = ("grpc", "http/protobuf")
+__all__ = ["Knobs", "OtelTelemetry", "TelemetryConfigError", "destination", "from_environment"]
 
 _W3C: Final = TraceContextTextMapPropagator()
 
 
-class TelemetryConfigError(Exception):
-    """Raised when an `OTEL_…` variable says something that cannot be done."""
+class Numbers(Protocol):
+    """Where measurements go."""
+
+    def record(
+        self, instrument: Instrument, value: float, *labels: str, span: Span | None = None
+    ) -> None: ...
+
+    def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None: ...
 
 
-class OtelSpan:
-    """A span of the SDK."""
+class _NoNumbers:
+    def record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
+        pass
 
-    __slots__ = ("_span", "span_id", "trace_id")
-
-    def __init__(self, span: trace.Span) -> None:
-        context = span.get_span_context()
-        self._span = span
-        self.trace_id = trace.format_trace_id(context.trace_id)
-        self.span_id = trace.format_span_id(context.span_id)
-
-    def __repr__(self) -> str:
-        return f"<OtelSpan {self.trace_id}/{self.span_id} {'open' if self._span.is_recording() else 'done'}>"
-
-    def set(self, attributes: Mapping[str, Attribute]) -> None:
-        if self._span.is_recording():
-            self._span.set_attributes(attributes)
-
-    def event(self, name: str, attributes: Mapping[str, Attribute] | None = None) -> None:
-        if self._span.is_recording():
-            self._span.add_event(name, attributes)
-
-    def fail(self, error_type: str, description: str = "") -> None:
-        if self._span.is_recording():
-            self._span.set_attribute(names.ERROR_TYPE, error_type)
-            self._span.set_status(Status(StatusCode.ERROR, logs.redact(description) or None))
-
-    def end(self) -> None:
-        if self._span.is_recording():
-            self._span.end()
-
-    def as_parent(self) -> Context:
-        """The context for a child of this span."""
-        return trace.set_span_in_context(self._span, Context())
+    def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
+        pass
 
 
 class OtelTelemetry:
-    """A `Telemetry` that makes SDK spans. `exporter` None: they get ids and go nowhere."""
+    """A `Telemetry`. Used from one loop."""
 
-    def __init__(self, exporter: SpanExporter | None, version: str) -> None:
-        self._provider = TracerProvider(resource=_resource(version), shutdown_on_exit=False)
-        if exporter is not None:
-            self._provider.add_span_processor(_processor(exporter))
-        self._tracer = self._provider.get_tracer(names.SCOPE, version)
+    def __init__(
+        self,
+        version: str,
+        *,
+        knobs: Knobs | None = None,
+        ratio: float = 1.0,
+        to: Destination | None = None,
+        numbers: Numbers | None = None,
+        disabled: bool = False,
+    ) -> None:
+        """`to` None: spans go nowhere. `ratio`: of the sessions that no caller has decided upon, where
+        `OTEL_TRACES_SAMPLER` says nothing. Raises `TelemetryConfigError`."""
+        self.resource: Mapping[str, Attribute] = _resource(version)
+        self._numbers: Numbers = numbers or _NoNumbers()
+        self._disabled = disabled
         self._served: dict[str, Attribute] = {}
+        self._sampler = _sampler(ratio)
+        self.exporter: SpanExporter | None = None
+        if to is not None and not disabled:
+            self.exporter = SpanExporter(
+                sender(to),
+                encoding.resource(self.resource),
+                encoding.scope(names.SCOPE, version),
+                count=lambda outcome, spans: self._numbers.record(TRACE_SPANS, spans, outcome),
+                queue_spans=whole_number("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS),
+                batch_spans=whole_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS),
+                delay_s=whole_number("OTEL_BSP_SCHEDULE_DELAY", round(DELAY_S * 1000)) / 1000,
+            )
+        exporter = self.exporter
+        self.tracer = Tracer(
+            knobs or Knobs(),
+            sample=self._is_sampled,
+            offer=exporter.offer if exporter is not None else None,
+            record=self._numbers.record,
+            dropped=lambda: exporter.dropped if exporter is not None else 0,
+        )
 
     def __repr__(self) -> str:
-        return f"<OtelTelemetry {self._provider.resource.attributes.get(SERVICE_NAME)}>"
+        return f"<OtelTelemetry {self.resource.get(SERVICE_NAME)}>"
+
+    def start(self) -> None:
+        """Begin to send. On the loop."""
+        if self.exporter is not None:
+            self.exporter.start()
 
     def serving(self, host: str, port: int) -> None:
         """Where the gateway listens, for the SERVER spans from now on."""
         self._served = {names.SERVER_ADDRESS: host, names.SERVER_PORT: port}
 
+    async def shutdown(self, timeout_s: float) -> None:
+        """Send what is still held, for at most `timeout_s` seconds."""
+        self.tracer.flush()
+        if self.exporter is not None:
+            await self.exporter.aclose(timeout_s)
+
+    # -- the port ---------------------------------------------------------------------------------------------------
+
     def server_span(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Span:
+        if self._disabled:
+            return NullSpan(secrets.token_hex(16), secrets.token_hex(8))
         carrier: dict[str, list[str]] = {}
         for key, value in metadata:
             if isinstance(value, str):
                 carrier.setdefault(key, []).append(value)
-        return self._start(
-            method,
-            SpanKind.SERVER,
-            _W3C.extract(carrier, Context()),
-            {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **self._served},
-        )
+        attributes = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: method, **self._served}
+        return self.tracer.server_span(method, attributes, _remote(carrier))
+
+    def span(
+        self,
+        parent: Span,
+        name: str,
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        client: bool = False,
+        traceparent: str = "",
+        start_ns: int | None = None,
+    ) -> Span:
+        remote = _remote({"traceparent": [traceparent]}) if traceparent else None
+        return self.tracer.span(parent, name, attributes, client, remote, start_ns)
 
     def connection_span(self, parent: Span, kind: str, endpoint: str, attempt: int) -> Span:
         url = urlsplit(endpoint)
@@ -124,96 +164,104 @@ class OtelTelemetry:
             names.SERVER_ADDRESS: url.hostname or "",
             names.SERVER_PORT: url.port or (443 if url.scheme in ("wss", "https") else 80),
         }
-        context = parent.as_parent() if isinstance(parent, OtelSpan) else Context()
-        return self._start(names.UPSTREAM_CONNECTION, SpanKind.CLIENT, context, attributes)
+        return self.span(parent, names.UPSTREAM_CONNECTION, attributes, client=True)
 
-    def shutdown(self, timeout_s: float) -> None:
-        # The SDK's own shutdown waits up to 30 s for a collector that does not answer. Its threads are daemons,
-        # so what is not done in time ends with the process.
-        flusher = threading.Thread(target=self._provider.shutdown, name="telemetry-shutdown", daemon=True)
-        flusher.start()
-        flusher.join(timeout_s)
-        if flusher.is_alive():
-            logger.warning("the collector took no more spans within %g s; the last ones are lost", timeout_s)
+    def lane(
+        self, parent: Span, kind: str, direction: Direction, attributes: Mapping[str, Attribute]
+    ) -> Lane:
+        return NullLane() if self._disabled else self.tracer.lane(parent, kind, direction, attributes)
 
-    def _start(
-        self, name: str, kind: SpanKind, context: Context, attributes: Mapping[str, Attribute]
-    ) -> Span:
-        span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes)
-        if not span.get_span_context().is_valid:
-            # OTEL_SDK_DISABLED: nothing is traced, sessions and log lines have their ids all the same.
-            return NullSpan(secrets.token_hex(16), secrets.token_hex(8))
-        return OtelSpan(span)
+    def retain(self, span: Span) -> None:
+        self.tracer.retain(span)
+
+    def release(self, span: Span) -> None:
+        self.tracer.release(span)
+
+    def record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
+        self._numbers.record(instrument, value, *labels, span=span)
+
+    def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
+        self._numbers.watch(instrument, read)
+
+    # -- for those who ask the gateway ------------------------------------------------------------------------------
+
+    def recent(self, key: str) -> bytes:
+        """The newest spans of a trace (32 hex digits) or of a session (its id): `TracesData`, maybe of no span."""
+        self.tracer.flush()
+        spans = found(self.tracer.recent, key)
+        return encoding.request(encoding.resource(self.resource), encoding.scope(names.SCOPE, ""), spans)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_sampled(self, trace_id: bytes, name: str, parent: Parent | None) -> bool:
+        number = int.from_bytes(trace_id, "big")
+        context = Context()
+        if parent is not None:
+            _, span_id, sampled, state = parent
+            remote = SpanContext(
+                number,
+                int.from_bytes(span_id, "big"),
+                is_remote=True,
+                trace_flags=TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
+                trace_state=TraceState.from_header([state]) if state else TraceState(),
+            )
+            context = trace.set_span_in_context(NonRecordingSpan(remote), context)
+        decision = self._sampler.should_sample(context, number, name, SpanKind.SERVER).decision
+        return decision is Decision.RECORD_AND_SAMPLE
 
 
-def from_environment(version: str) -> OtelTelemetry:
+def from_environment(
+    version: str, knobs: Knobs | None = None, ratio: float = 1.0, numbers: Numbers | None = None
+) -> OtelTelemetry:
     """Telemetry as the standard `OTEL_…` variables ask for it. Raises `TelemetryConfigError`."""
     try:
-        return OtelTelemetry(_exporter(), version)
+        return OtelTelemetry(
+            version,
+            knobs=knobs,
+            ratio=ratio,
+            to=Destination.from_environment("traces"),
+            numbers=numbers,
+            disabled=os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true",
+        )
     except (ValueError, OSError, KeyError) as exc:
         raise TelemetryConfigError(f"the OTEL_… variables cannot be followed: {exc}") from exc
 
 
 def destination() -> str | None:
-    """The endpoint that spans go to; None where they go nowhere."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    """The endpoint that spans go to; None where they go nowhere. Raises `TelemetryConfigError`."""
+    to = Destination.from_environment("traces")
+    return to.endpoint if to is not None else None
+
+
+def _remote(carrier: Mapping[str, list[str]]) -> Parent | None:
+    """The caller's context; None where there is none, or a malformed one."""
+    span = trace.get_current_span(_W3C.extract(carrier, Context()))
+    context = span.get_span_context()
+    if not context.is_valid:
         return None
-    if os.environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() == "none":
-        return None
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_ENDPOINT"
-    )
-    return endpoint.strip() or None if endpoint else None
-
-
-def _exporter() -> SpanExporter | None:
-    if destination() is None:
-        return None
-    protocol = (
-        os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "grpc"
-    ).strip()
-    # Each of them takes its while to import, and only one is needed.
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as GrpcExporter,
-        )
-
-        return GrpcExporter()
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as HttpExporter,
-        )
-
-        return HttpExporter()
-    raise TelemetryConfigError(
-        f"OTEL_EXPORTER_OTLP_PROTOCOL must be {' or '.join(PROTOCOLS)}, got {protocol!r}"
+    return (
+        context.trace_id.to_bytes(16, "big"),
+        context.span_id.to_bytes(8, "big"),
+        context.trace_flags.sampled,
+        context.trace_state.to_header(),
     )
 
 
-def _resource(version: str) -> Resource:
+def _sampler(ratio: float) -> Sampler:
+    """What `OTEL_TRACES_SAMPLER` says, else our own ratio; a caller's decision holds."""
+    if os.environ.get("OTEL_TRACES_SAMPLER", "").strip():
+        return TracerProvider(shutdown_on_exit=False).sampler
+    return ParentBasedTraceIdRatio(ratio)
+
+
+def _resource(version: str) -> dict[str, Attribute]:
     """What the environment says, and ours where it says nothing."""
-    found = Resource.create()
-    said = found.attributes
+    found_ = Resource.create()
+    said = found_.attributes
     ours = {
         SERVICE_VERSION: said.get(SERVICE_VERSION, version),
         SERVICE_INSTANCE_ID: said.get(SERVICE_INSTANCE_ID, str(uuid.uuid4())),
     }
     if str(said.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service"):
         ours[SERVICE_NAME] = names.SERVICE_NAME
-    return found.merge(Resource(ours))
-
-
-def _processor(exporter: SpanExporter) -> BatchSpanProcessor:
-    """Our numbers where the environment names none."""
-
-    def unless_set(variable: str, number: int) -> int | None:
-        return None if variable in os.environ else number
-
-    return BatchSpanProcessor(
-        exporter,
-        max_queue_size=unless_set("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS),
-        max_export_batch_size=unless_set("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS),
-        schedule_delay_millis=unless_set("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS),
-    )
+    return cast("dict[str, Attribute]", dict(found_.merge(Resource(ours)).attributes))

@@ -1,0 +1,718 @@
+"""Spans: the few of a call, and one for each chunk.
+
+The hot path appends a tuple; four times a second, or after `FLUSH_CHUNKS`, all that came is encoded in one go and
+handed to the exporter. There is no thread and no other process: encoding a chunk takes less time than handing it to
+another process would.
+
+- A **recording** is a call and all that happens below it. What its sampler says holds for all of it.
+- A **lane** is the chunks of one direction below one span.
+- A **volume** is one trace of a recording. One that has `MAX_SPANS` is continued in another, whose root is linked to
+  where it came from: a trace of ten thousand spans can be opened by nobody.
+- A **segment** sums up a stretch of a recording's chunks, and links to the volume that follows.
+
+A recording that is not sampled is kept, as far as it has room, until it has ended: if it fails, it is sent after all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from weakref import WeakValueDictionary
+
+from wavegate_server.telemetry import (
+    Attribute,
+    Direction,
+    Lane,
+    NullLane,
+    NullSpan,
+    Span,
+    encoding,
+    logs,
+    names,
+)
+from wavegate_server.telemetry.instruments import CHUNK_RESIDENCE, CLIENT_WAIT
+
+Chunks = Literal["all", "first_last", "errors", "off"]
+Context = Literal["trust", "link"]
+
+FLUSH_S: Final = 0.25
+FLUSH_CHUNKS: Final = 256
+"""About 0.4 ms of the loop's time."""
+MAX_SPANS: Final = 2_400
+"""Spans of one trace; the rest up to 2,500 is the caller's own."""
+KEPT_SPANS: Final = 2_500
+"""Spans kept of a recording that is only sent if it fails."""
+SEGMENT_CHUNKS: Final = 500
+SEGMENT_NS: Final = 30 * 10**9
+RECENT_SPANS: Final = 20_000
+"""Spans kept for those who ask the gateway itself, about 6 MB."""
+
+Record = Callable[..., None]
+Parent = tuple[bytes, bytes, bool, str]
+"""Of a caller: trace id, span id, whether it is sampled, its `tracestate`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What an operator can choose."""
+
+    chunks: Chunks = "all"
+    context: Context = "trust"
+    """`link`: calls begin traces of their own, linked to the caller's."""
+    keep_errors: bool = True
+    """Send what is not sampled all the same, if it fails."""
+
+
+class _Count:
+    """How many spans a trace has."""
+
+    __slots__ = ("__weakref__", "spans")
+
+    def __init__(self) -> None:
+        self.spans = 0
+
+
+class _Volume:
+    """One trace of a recording."""
+
+    __slots__ = ("_next", "count", "flags", "origin", "root_id", "trace_id", "trace_state", "tracer")
+
+    def __init__(self, tracer: Tracer, trace_id: bytes, trace_state: str, count: _Count) -> None:
+        self.tracer = tracer
+        self.trace_id = trace_id
+        self.trace_state = trace_state
+        self.count = count
+        self.root_id = b""
+        """Of a continuation."""
+        self.origin = b""
+        """The span that a continuation is linked with."""
+        self._next: _Volume | None = None
+
+    def place(self, recording: Recording) -> _Volume:
+        """The volume that has room for one more span; it is counted there."""
+        volume = self
+        while volume.count.spans >= MAX_SPANS:
+            volume = volume._next or volume._continue(recording)
+        volume.count.spans += 1
+        return volume
+
+    def _continue(self, recording: Recording) -> _Volume:
+        tracer = self.tracer
+        following = _Volume(tracer, tracer.trace_id(), "", _Count())
+        following.root_id = tracer.span_id()
+        following.count.spans = 1
+        tracer.counts[following.trace_id] = following.count
+        self._next = following
+        now = time.time_ns()
+        recording.volumes += 1
+        origin = recording.root
+        recording.take(
+            encoding.span(
+                trace_id=following.trace_id,
+                span_id=following.root_id,
+                parent_id=b"",
+                name=names.SESSION_CONTINUATION,
+                kind=encoding.INTERNAL,
+                start_ns=now,
+                end_ns=now,
+                flags=encoding.SAMPLED,
+                attributes={**recording.identity, names.SEGMENT_INDEX: recording.volumes},
+                links=[encoding.link(origin.trace_bytes, origin.span_bytes)],
+            )
+        )
+        if recording.segment is not None and recording.segment.volume is self:
+            recording.segment.links.append(encoding.link(following.trace_id, following.root_id))
+        return following
+
+
+class _Segment:
+    """What is summed up over a stretch of chunks."""
+
+    __slots__ = (
+        "audio_s",
+        "bytes_in",
+        "bytes_out",
+        "chunks_in",
+        "chunks_out",
+        "dropped",
+        "last_ns",
+        "links",
+        "max_queue_ns",
+        "max_write_ns",
+        "start_ns",
+        "volume",
+    )
+
+    def __init__(self, volume: _Volume, start_ns: int, dropped: int) -> None:
+        self.volume = volume
+        self.start_ns = self.last_ns = start_ns
+        self.dropped = dropped
+        self.chunks_in = self.chunks_out = self.bytes_in = self.bytes_out = 0
+        self.max_queue_ns = self.max_write_ns = 0
+        self.audio_s = 0.0
+        self.links: list[bytes] = []
+
+
+class Recording:
+    """A call and all that happens below it."""
+
+    __slots__ = (
+        "_kept",
+        "_kept_chunks",
+        "_lasting",
+        "identity",
+        "root",
+        "sampled",
+        "segment",
+        "segments",
+        "tracer",
+        "volumes",
+    )
+
+    def __init__(self, tracer: Tracer, sampled: bool) -> None:
+        self.tracer = tracer
+        self.sampled = sampled
+        self.root: LiveSpan
+        self.identity: dict[str, Attribute] = {}
+        """Attributes by which each part of it is found."""
+        self.volumes = 0
+        self.segments = 0
+        self.segment: _Segment | None = None
+        self._lasting = 1
+        """What has not ended: the root, and who retained it."""
+        self._kept: deque[bytes] | None = None
+        if not sampled and tracer.knobs.keep_errors and tracer.exporting:
+            self._kept = deque(maxlen=KEPT_SPANS)
+        self._kept_chunks: deque[bytes] | None = None
+        if tracer.knobs.chunks == "errors":
+            self._kept_chunks = deque(maxlen=KEPT_SPANS)
+
+    def take(self, span: bytes) -> None:
+        """An encoded span."""
+        tracer = self.tracer
+        tracer.recent.append(span)
+        if self.sampled:
+            tracer.out.append(span)
+            tracer.arm()
+        elif self._kept is not None:
+            self._kept.append(span)
+
+    def take_chunk(self, span: bytes) -> None:
+        if self._kept_chunks is not None:
+            self._kept_chunks.append(span)
+        else:
+            self.take(span)
+
+    def failed(self) -> None:
+        """Something below it failed: what was kept for this case is sent."""
+        if self._kept is not None:
+            self.sampled = True
+            self.tracer.out.extend(self._kept)
+            self._kept = None
+            self.tracer.arm()
+        if self._kept_chunks is not None:
+            self.tracer.flush()
+            chunks, self._kept_chunks = self._kept_chunks, deque(maxlen=KEPT_SPANS)
+            for span in chunks:
+                self.take(span)
+
+    def retain(self) -> None:
+        self._lasting += 1
+
+    def release(self) -> None:
+        self._lasting -= 1
+        if self._lasting == 0:
+            self.tracer.flush()
+            self.end_segment()
+            self._kept = self._kept_chunks = None
+
+    def summed(
+        self,
+        direction: Direction,
+        start_ns: int,
+        end_ns: int,
+        size: int,
+        queue_ns: int,
+        write_ns: int,
+        audio_s: float,
+    ) -> None:
+        """Add a chunk to the segment."""
+        segment = self.segment
+        if segment is None:
+            volume = self.root.volume.place(self)
+            segment = self.segment = _Segment(volume, start_ns, self.tracer.dropped)
+        if direction == "out":
+            segment.chunks_out += 1
+            segment.bytes_out += size
+        else:
+            segment.chunks_in += 1
+            segment.bytes_in += size
+        segment.audio_s += audio_s
+        segment.last_ns = max(segment.last_ns, end_ns)
+        segment.max_queue_ns = max(segment.max_queue_ns, queue_ns)
+        segment.max_write_ns = max(segment.max_write_ns, write_ns)
+        if (
+            segment.chunks_in + segment.chunks_out >= SEGMENT_CHUNKS
+            or segment.last_ns - segment.start_ns >= SEGMENT_NS
+        ):
+            self.end_segment()
+
+    def end_segment(self) -> None:
+        segment, self.segment = self.segment, None
+        if segment is None:
+            return
+        self.segments += 1
+        tracer, volume = self.tracer, segment.volume
+        self.take(
+            encoding.span(
+                trace_id=volume.trace_id,
+                span_id=tracer.span_id(),
+                parent_id=volume.root_id or self.root.span_bytes,
+                name=names.SESSION_SEGMENT,
+                kind=encoding.INTERNAL,
+                start_ns=segment.start_ns,
+                end_ns=segment.last_ns,
+                flags=encoding.SAMPLED,
+                trace_state=volume.trace_state,
+                attributes={
+                    **self.identity,
+                    names.SEGMENT_INDEX: self.segments,
+                    names.SEGMENT_CHUNKS_IN: segment.chunks_in,
+                    names.SEGMENT_CHUNKS_OUT: segment.chunks_out,
+                    names.SEGMENT_BYTES_IN: segment.bytes_in,
+                    names.SEGMENT_BYTES_OUT: segment.bytes_out,
+                    names.SEGMENT_AUDIO_MS: round(segment.audio_s * 1e3, 3),
+                    names.SEGMENT_MAX_QUEUE_MS: segment.max_queue_ns / 1e6,
+                    names.SEGMENT_MAX_WRITE_MS: segment.max_write_ns / 1e6,
+                    names.SEGMENT_LOOP_LAG_MS: round(tracer.take_lag_s() * 1e3, 3),
+                    names.SEGMENT_DROPPED: tracer.dropped - segment.dropped,
+                },
+                links=segment.links,
+            )
+        )
+
+
+class LiveSpan:
+    """A `Span` that is being recorded."""
+
+    __slots__ = (
+        "_attributes",
+        "_ended",
+        "_error",
+        "_events",
+        "_kind",
+        "_links",
+        "_name",
+        "_parent_id",
+        "_remote",
+        "_start_ns",
+        "recording",
+        "span_bytes",
+        "volume",
+    )
+
+    def __init__(
+        self,
+        recording: Recording,
+        volume: _Volume,
+        parent_id: bytes,
+        name: str,
+        kind: int,
+        attributes: Mapping[str, Attribute],
+        *,
+        remote: bool = False,
+        start_ns: int | None = None,
+    ) -> None:
+        self.recording = recording
+        self.volume = volume
+        self.span_bytes = recording.tracer.span_id()
+        self._parent_id = parent_id
+        self._name = name
+        self._kind = kind
+        self._attributes = dict(attributes)
+        self._remote = remote
+        self._start_ns = start_ns if start_ns is not None else time.time_ns()
+        self._events: list[bytes] = []
+        self._links: list[bytes] = []
+        self._error: str | None = None
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<LiveSpan {self._name} {self.trace_id}/{self.span_id} {'done' if self._ended else 'open'}>"
+
+    @property
+    def trace_bytes(self) -> bytes:
+        return self.volume.trace_id
+
+    @property
+    def trace_id(self) -> str:
+        return self.volume.trace_id.hex()
+
+    @property
+    def span_id(self) -> str:
+        return self.span_bytes.hex()
+
+    def set(self, attributes: Mapping[str, Attribute]) -> None:
+        if self._ended:
+            return
+        self._attributes.update(attributes)
+        if names.SESSION_ID in attributes and self is self.recording.root:
+            self.recording.identity[names.SESSION_ID] = attributes[names.SESSION_ID]
+
+    def event(self, name: str, attributes: Mapping[str, Attribute] | None = None) -> None:
+        if not self._ended:
+            self._events.append(encoding.event(name, time.time_ns(), attributes or {}))
+
+    def link(self, other: Span, attributes: Mapping[str, Attribute] | None = None) -> None:
+        if not self._ended and isinstance(other, LiveSpan):
+            self.link_to(other.trace_bytes, other.span_bytes, attributes)
+
+    def link_to(
+        self, trace_id: bytes, span_id: bytes, attributes: Mapping[str, Attribute] | None = None
+    ) -> None:
+        self._links.append(encoding.link(trace_id, span_id, attributes))
+
+    def fail(self, error_type: str, description: str = "") -> None:
+        if not self._ended:
+            self._attributes[names.ERROR_TYPE] = error_type
+            self._error = logs.redact(description)
+
+    def end(self, end_ns: int | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        recording, volume = self.recording, self.volume
+        flags = encoding.SAMPLED | encoding.HAS_REMOTE | (encoding.IS_REMOTE if self._remote else 0)
+        recording.take(
+            encoding.span(
+                trace_id=volume.trace_id,
+                span_id=self.span_bytes,
+                parent_id=self._parent_id,
+                name=self._name,
+                kind=self._kind,
+                start_ns=self._start_ns,
+                end_ns=end_ns if end_ns is not None else time.time_ns(),
+                flags=flags,
+                trace_state=volume.trace_state,
+                attributes=self._attributes,
+                events=self._events,
+                links=self._links,
+                error=self._error,
+            )
+        )
+        if self._error is not None:
+            recording.failed()
+        if self is recording.root:
+            recording.release()
+
+
+class ChunkLane:
+    """A `Lane` that is being recorded."""
+
+    __slots__ = (
+        "_attributes",
+        "_encoder",
+        "_last",
+        "_name",
+        "_span",
+        "direction",
+        "first",
+        "kind",
+        "recording",
+        "tracer",
+        "volume",
+    )
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        parent: LiveSpan,
+        kind: str,
+        direction: Direction,
+        attributes: Mapping[str, Attribute],
+    ) -> None:
+        self.tracer = tracer
+        self.recording = parent.recording
+        self.kind = kind
+        self.direction: Direction = direction
+        self.volume = parent.volume
+        self.first = True
+        self._span = parent
+        self._name = names.CHUNK_OUT if direction == "out" else names.CHUNK_IN
+        self._attributes = {**self.recording.identity, names.CHUNK_DIRECTION: direction, **attributes}
+        self._encoder: encoding.ChunkEncoder | None = None
+        self._last: tuple[Any, ...] | None = None
+
+    def chunk(
+        self,
+        sequence: int,
+        size_bytes: int,
+        start_ns: int,
+        handed_ns: int,
+        end_ns: int,
+        offset_s: float = 0.0,
+        duration_s: float = 0.0,
+    ) -> None:
+        self.tracer.chunk((self, sequence, size_bytes, start_ns, handed_ns, end_ns, offset_s, duration_s))
+
+    def close(self) -> None:
+        if self._last is not None or self.tracer.knobs.chunks == "first_last":
+            self.tracer.flush()
+            if self._last is not None:
+                self.recording.take_chunk(self.encode(*self._last))
+                self._last = None
+
+    def encode(
+        self,
+        sequence: int,
+        size: int,
+        start_ns: int,
+        handed_ns: int,
+        end_ns: int,
+        offset_s: float,
+        duration_s: float,
+    ) -> bytes:
+        """One span, in the volume that has room for it."""
+        volume = self.volume.place(self.recording)
+        encoder = self._encoder
+        if encoder is None or volume is not self.volume:
+            encoder = self._encoder = self._encoder_for(volume)
+            self.volume = volume
+        return encoder.encode(
+            self.tracer.bits(64),
+            start_ns,
+            end_ns,
+            sequence & encoding.MAX_WHOLE,
+            size & encoding.MAX_WHOLE,
+            offset_s * 1e3,
+            duration_s * 1e3,
+            (handed_ns - start_ns) / 1e6,
+            (end_ns - handed_ns) / 1e6,
+        )
+
+    def hold(self, record: tuple[Any, ...]) -> None:
+        """Remember what may be the last chunk."""
+        self._last = record
+
+    def _encoder_for(self, volume: _Volume) -> encoding.ChunkEncoder:
+        return encoding.ChunkEncoder(
+            trace_id=volume.trace_id,
+            parent_id=self._span.span_bytes if volume is self._span.volume else volume.root_id,
+            name=self._name,
+            kind=encoding.CONSUMER if self.direction == "out" else encoding.PRODUCER,
+            flags=encoding.SAMPLED,
+            trace_state=volume.trace_state,
+            attributes=self._attributes,
+            whole=(names.CHUNK_SEQUENCE, names.CHUNK_BYTES),
+            real=(names.CHUNK_OFFSET_MS, names.CHUNK_DURATION_MS, names.CHUNK_QUEUE_MS, names.CHUNK_WRITE_MS),
+        )
+
+
+class Tracer:
+    """Makes spans; the tracing half of the telemetry port. Used from one loop."""
+
+    def __init__(
+        self,
+        knobs: Knobs,
+        *,
+        sample: Callable[[bytes, str, Parent | None], bool],
+        offer: Callable[[Sequence[bytes]], None] | None,
+        record: Record,
+        dropped: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`sample(trace id, name, parent)` decides; `offer` takes encoded spans (None: they go nowhere); `record` is
+        the port's; `dropped` says how many spans were dropped so far."""
+        self.knobs = knobs
+        self.exporting = offer is not None
+        self.counts: WeakValueDictionary[bytes, _Count] = WeakValueDictionary()
+        self.out: list[bytes] = []
+        self.recent: deque[bytes] = deque(maxlen=RECENT_SPANS)
+        self.bits = random.Random().getrandbits  # noqa: S311 - ids, not secrets; seeded by the system
+        self._sample = sample
+        self._offer = offer
+        self._record = record
+        self._dropped = dropped
+        self._pending: list[tuple[Any, ...]] = []
+        self._armed: asyncio.TimerHandle | None = None
+        self._max_lag_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Tracer {self.knobs.chunks} {len(self._pending)} pending>"
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped()
+
+    def trace_id(self) -> bytes:
+        return (self.bits(128) or 1).to_bytes(16, "big")
+
+    def span_id(self) -> bytes:
+        return (self.bits(64) or 1).to_bytes(8, "big")
+
+    def lagged(self, lag_s: float) -> None:
+        """The event loop came so late."""
+        self._max_lag_s = max(self._max_lag_s, lag_s)
+
+    def take_lag_s(self) -> float:
+        """The latest that it came since the last time."""
+        lag_s, self._max_lag_s = self._max_lag_s, 0.0
+        return lag_s
+
+    # -- the port ---------------------------------------------------------------------------------------------------
+
+    def server_span(
+        self, method: str, attributes: Mapping[str, Attribute], parent: Parent | None
+    ) -> LiveSpan:
+        """The root of a recording."""
+        follows = parent is not None and self.knobs.context == "trust"
+        trace_id = parent[0] if parent is not None and follows else self.trace_id()
+        recording = Recording(self, self._sample(trace_id, method, parent if follows else None))
+        count = self.counts.get(trace_id)
+        if count is None:
+            count = self.counts[trace_id] = _Count()
+        volume = _Volume(self, trace_id, parent[3] if parent is not None and follows else "", count)
+        count.spans += 1
+        root = LiveSpan(
+            recording,
+            volume,
+            parent[1] if parent is not None and follows else b"",
+            method,
+            encoding.SERVER,
+            attributes,
+            remote=follows,
+        )
+        recording.root = root
+        if parent is not None and not follows:
+            root.link_to(parent[0], parent[1])
+        return root
+
+    def span(
+        self,
+        parent: Span,
+        name: str,
+        attributes: Mapping[str, Attribute] | None,
+        client: bool,
+        remote: Parent | None,
+        start_ns: int | None,
+    ) -> Span:
+        """A span below `parent`, or below `remote` and linked with `parent`."""
+        if not isinstance(parent, LiveSpan):
+            return NullSpan(parent.trace_id, self.span_id().hex())
+        recording = parent.recording
+        kind = encoding.CLIENT if client else encoding.INTERNAL
+        said = {**recording.identity, **(attributes or {})}
+        if remote is not None:
+            count = self.counts.get(remote[0])
+            if count is None:
+                count = self.counts[remote[0]] = _Count()
+            base = (
+                parent.volume
+                if remote[0] == parent.volume.trace_id
+                else _Volume(self, remote[0], remote[3], count)
+            )
+            volume = base.place(recording)
+            away = volume is not base
+            parent_id = volume.root_id if away else remote[1]
+            span = LiveSpan(
+                recording, volume, parent_id, name, kind, said, remote=not away, start_ns=start_ns
+            )
+            span.link_to(parent.trace_bytes, parent.span_bytes)
+            if away:
+                span.link_to(remote[0], remote[1])
+            return span
+        volume = parent.volume.place(recording)
+        away = volume is not parent.volume
+        parent_id = volume.root_id if away else parent.span_bytes
+        span = LiveSpan(recording, volume, parent_id, name, kind, said, start_ns=start_ns)
+        if away:
+            span.link_to(parent.trace_bytes, parent.span_bytes)
+        return span
+
+    def lane(
+        self, parent: Span, kind: str, direction: Direction, attributes: Mapping[str, Attribute]
+    ) -> Lane:
+        return (
+            ChunkLane(self, parent, kind, direction, attributes)
+            if isinstance(parent, LiveSpan)
+            else NullLane()
+        )
+
+    def retain(self, span: Span) -> None:
+        if isinstance(span, LiveSpan):
+            span.recording.retain()
+
+    def release(self, span: Span) -> None:
+        if isinstance(span, LiveSpan):
+            span.recording.release()
+
+    # -- chunks -----------------------------------------------------------------------------------------------------
+
+    def chunk(self, record: tuple[Any, ...]) -> None:
+        """The hot path."""
+        pending = self._pending
+        pending.append(record)
+        if self._armed is None:
+            self.arm()
+        elif len(pending) >= FLUSH_CHUNKS:
+            self.flush()
+
+    def arm(self) -> None:
+        """Have a flush come soon."""
+        if self._armed is None:
+            self._armed = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Encode what is pending, and hand on what is ready."""
+        if self._armed is not None:
+            self._armed.cancel()
+            self._armed = None
+        pending, self._pending = self._pending, []
+        chunks, measure = self.knobs.chunks, self._record
+        for record in pending:
+            lane: ChunkLane = record[0]
+            size, start_ns, handed_ns, end_ns = record[2:6]
+            write_ns = end_ns - handed_ns
+            measure(CHUNK_RESIDENCE, (end_ns - start_ns) * 1e-9, lane.kind, lane.direction)
+            if lane.direction == "out":
+                measure(CLIENT_WAIT, write_ns * 1e-9, lane.kind)
+            recording = lane.recording
+            recording.summed(
+                lane.direction, start_ns, end_ns, size, handed_ns - start_ns, write_ns, record[7]
+            )
+            if chunks in {"all", "errors"}:
+                recording.take_chunk(lane.encode(*record[1:]))
+            elif chunks == "first_last":
+                if lane.first:
+                    recording.take_chunk(lane.encode(*record[1:]))
+                else:
+                    lane.hold(record[1:])
+            lane.first = False
+        if self.out:
+            if self._armed is not None:
+                self._armed.cancel()
+                self._armed = None
+            out, self.out = self.out, []
+            if self._offer is not None:
+                self._offer(out)
+
+
+def found(recent: Iterable[bytes], key: str) -> list[bytes]:
+    """Of encoded spans those that belong to a trace (32 hex digits), or to the traces of a session (its id)."""
+    spans = list(recent)
+    try:
+        traces = {bytes.fromhex(key)} if len(key) == 32 else set()
+    except ValueError:
+        traces = set()
+    wanted = encoding.attribute(names.SESSION_ID, key)
+    traces |= {_trace_of(span) for span in spans if wanted in span}
+    return [span for span in spans if _trace_of(span) in traces]
+
+
+def _trace_of(span: bytes) -> bytes:
+    start = 2 if span[1] < 0x80 else 3 if span[2] < 0x80 else 4
+    return span[start + 2 : start + 18]
