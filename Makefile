@@ -1,4 +1,4 @@
-# One verb a chore. Everything is made inside this folder: `.venv` holds the project and its tests, `.tools`
+# One verb a chore. Everything but Jaeger (~/.cache/wavegate) is made inside this folder: `.venv` holds the project and its tests, `.tools`
 # what generates and checks the contract (it needs another protobuf, see buf.gen.yaml). Both are installed
 # from locks with hashes, once.
 
@@ -130,7 +130,7 @@ build: setup ## Build the wheels into dist/: wavegate, and wavegate-client with 
 	@ls -l dist
 
 .PHONY: clean
-clean: ## Remove everything that these verbs made, .venv and .tools included
+clean: ## Remove everything that these verbs made in this folder (Jaeger and Prometheus stay in ~/.cache/wavegate)
 	rm -rf $(VENV) $(TOOLS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -78,10 +78,13 @@ def on_path() -> Path | None:
     found = shutil.which("jaeger")
     if found is None:
         return None
-    told = subprocess.run(  # noqa: S603 - asked for its version only
-        [found, "version"], capture_output=True, text=True, timeout=60, check=False
-    ).stdout
-    return Path(found) if '"v2.' in told else None
+    try:
+        asked = subprocess.run(  # noqa: S603 - asked for its version only
+            [found, "version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Path(found) if '"v2.' in asked.stdout else None
 
 
 def built(say: Say) -> Path:
