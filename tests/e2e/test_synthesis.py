@@ -1221,3 +1221,19 @@ async def test_many_sessions_at_once_do_not_mix() -> None:
 
         await asyncio.gather(*(one(n) for n in range(40)))
         assert len(gateway.gateway.registry) == 0
+
+
+async def test_a_session_that_ends_well_closes_its_connection_in_order() -> None:
+    """With 1000, so that the upstream counts no lost connection; one that is cancelled in mid-speech cuts it."""
+    async with running_gateway(waves_local.Options(chunk_interval_s=0.05)) as gateway:
+        assert gateway.upstream is not None
+        stream = speaking(gateway)
+        assert await stream.end(start(), text("All is well.", "u", True), END) == OK
+        stream = speaking(gateway)
+        await stream.begin(start(), text(LONG, "u", True))
+        await stream.until("audio")
+        stream.call.cancel()
+        await gateway.upstream.journal.wait_for(
+            lambda journal: [r.close_code for r in journal.of("tts")].count(None) == 0
+        )
+        assert [r.close_code for r in gateway.upstream.journal.of("tts")] == [1000, 1006]

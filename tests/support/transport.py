@@ -97,6 +97,12 @@ class FakeTransport:
             self._gone = TransportClosed(code)
         self._notify()
 
+    def leave(self) -> None:
+        if self._gone is None:
+            self.closed_code = 1000
+            self._gone = TransportClosed(1000)
+        self._notify()
+
     def abort(self) -> None:
         self.aborted = True
         if self._gone is None:

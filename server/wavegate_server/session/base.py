@@ -127,9 +127,12 @@ class Link:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} #{self.index} {self.endpoint}>"
 
-    def release(self, error: WavegateError | None = None) -> None:
-        """Cut the connection and end its span."""
-        self.transport.abort()
+    def release(self, error: WavegateError | None = None, *, in_order: bool = False) -> None:
+        """Cut the connection, or take leave of it, and end its span. Waits for nothing."""
+        if in_order:
+            self.transport.leave()
+        else:
+            self.transport.abort()
         if error is not None:
             self.span.fail(error.reason)
         self.span.end()

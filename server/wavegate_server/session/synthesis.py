@@ -957,13 +957,14 @@ class SynthesisSession(Session):
     def _release(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
-        self._free_slot(cut=self._link is not None and (self._cancelling or self._request_open()))
+        speaks = self._link is not None and (self._cancelling or self._request_open())
+        self._free_slot(cut=speaks)
         if self._link is not None:
             self._upstream = self._link.upstream
-            self._link.release()
+            self._link.release(in_order=not speaks)
             self._link = None
         if self._ready is not None:
-            self._ready[0].abort()
+            self._ready[0].leave()
             self._ready = None
         self._socket.give_back()
         self._trial_socket.give_back()

@@ -86,6 +86,9 @@ class Transport(Protocol):
     async def close(self, code: int = 1000) -> None:
         """Close in good order, waiting at most `CLOSE_TIMEOUT_S` seconds. Safe to call again."""
 
+    def leave(self) -> None:
+        """Close in good order without waiting for the peer to do so, too. Safe to call again."""
+
     def abort(self) -> None:
         """Cut the connection now. Safe to call again."""
 
@@ -290,6 +293,18 @@ class WebSocketTransport:
             pass
         finally:
             self.abort()
+
+    def leave(self) -> None:
+        self._pinger.cancel()
+        connection = self._connection
+        if not self.is_open:
+            return
+        if connection.transport.get_write_buffer_size():
+            self.abort()  # what waits to be written might never go
+            return
+        connection.protocol.send_close(1000)
+        connection.send_data()
+        connection.transport.close()
 
     def abort(self) -> None:
         self._pinger.cancel()

@@ -98,3 +98,19 @@ async def test_a_message_that_is_too_large_is_told_at_once(goes_on: bool) -> Non
                 await transport.recv()
     assert raised.value.code == 1009
     assert isinstance(close.from_close(raised.value.code, raised.value.reason), errors.UpstreamProtocol)
+
+
+async def test_leaving_waits_for_nothing_and_tells_the_peer() -> None:
+    codes: asyncio.Queue[int | None] = asyncio.Queue()
+
+    async def play(connection: ServerConnection) -> None:
+        await connection.send("unread")
+        await connection.wait_closed()
+        codes.put_nowait(connection.close_code)
+
+    async with facing(play) as transport:
+        await transport.recv()
+        transport.leave()
+        transport.leave()
+        assert not transport.is_open
+        assert await codes.get() == 1000
