@@ -1,6 +1,6 @@
-# One verb a chore. Everything but Jaeger (~/.cache/wavegate) is made inside this folder: `.venv` holds the project and its tests, `.tools`
-# what generates and checks the contract (it needs another protobuf, see buf.gen.yaml). Both are installed
-# from locks with hashes, once.
+# One verb a chore. Everything but Jaeger (in ~/.cache/wavegate) is made inside this folder: `.venv` holds the
+# project and its tests, `.tools` what generates and checks the contract (it needs another protobuf, see
+# buf.gen.yaml). Both are installed from locks with hashes, once.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
