@@ -130,7 +130,7 @@ class _Control:
             self._watched.add(session_id)
             session.watch(listener)
         self._waiting.setdefault(session_id, set()).add(update_id)
-        session.update_settings(control.update(session, request), listener)
+        session.update_settings(control.update(session, request), listener, current_call().span)
 
     def _listener(self, session: Session) -> Any:
         """One listener a session: it is told of its acks, and with `watch` of all that happens."""

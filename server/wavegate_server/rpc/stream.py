@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -251,6 +252,7 @@ class _Stream:
                 await session.ready()
             try:
                 request = await context.read()
+                received_ns = time.time_ns()
                 if request is grpc.aio.EOF:
                     self._heard_all = self._said_all
                     break
@@ -260,7 +262,7 @@ class _Stream:
                 if session.ended is None:
                     command = self._kind.command(request)
                     ended_by_message = ended_by_message or isinstance(command, EndSession)
-                    session.submit(command, sequence)
+                    session.submit(command, sequence, received_ns)
             except WavegateError as exc:
                 if not self._taken_over(session):
                     session.fail(exc)
@@ -286,8 +288,9 @@ class _Stream:
             try:
                 while (waiting := await log.next(self._reader)) is not None:
                     entry, self._sequence = waiting, log.position
-                    await write(response(entry, self._sequence))
-                    session.delivered(entry.event)
+                    message, handed_ns = response(entry, self._sequence), time.time_ns()
+                    await write(message)
+                    session.handed_over(entry, self._sequence, handed_ns, time.time_ns())
                 self._said_all = True
             except Detached:
                 error = errors.SessionTakenOver("another call has resumed this session")

@@ -37,7 +37,8 @@ from wavegate_server.session.events import (
     WarningRaised,
 )
 from wavegate_server.session.ledger import SettingsLedger
-from wavegate_server.session.log import EventLog
+from wavegate_server.session.log import Entry, EventLog
+from wavegate_server.session.tracing import SessionTrace
 from wavegate_server.session.transport import Transport
 from wavegate_server.telemetry import Span
 from wavegate_server.waves.settings import Settings
@@ -147,7 +148,12 @@ class Session(ABC):
     """`tts` or `stt`, for spans and metrics."""
 
     def __init__(
-        self, context: SessionContext, audio_format: AudioFormat, ledger: SettingsLedger, log: EventLog
+        self,
+        context: SessionContext,
+        audio_format: AudioFormat,
+        ledger: SettingsLedger,
+        log: EventLog,
+        trace: SessionTrace,
     ) -> None:
         self.context = context
         self.target = context.upstreams.choose(self.kind, ledger.settings.get("language_code", ""))
@@ -155,6 +161,7 @@ class Session(ABC):
         self.audio_format = audio_format
         self.ledger = ledger
         self.log = log
+        self.trace = trace
         self.state = State.CONNECTING
         self.created_at = time.time()
         self.last_activity_at = self.created_at
@@ -178,6 +185,8 @@ class Session(ABC):
         self._queued_sent: set[str] = set()
         self.resume_window_s = 0.0
         """How long a lost call leaves the session detached; 0: its end is the session's."""
+        self._handed_over = 0
+        """Number of the newest event that the caller's transport has."""
         self._driver: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self.detached = False
@@ -220,6 +229,7 @@ class Session(ABC):
         if self._driver is not None:
             self._driver.cancel()
             await asyncio.wait({self._driver})
+        self.trace.close()
 
     def detach(self, expired: Callable[[], None]) -> None:
         """The caller's call was lost. `expired` is called if nobody resumes the session in its window."""
@@ -275,8 +285,9 @@ class Session(ABC):
             self._release()
             self.target.account.sessions[self.kind] -= 1
 
-    def submit(self, command: Any, input_sequence: int) -> None:
-        """Process the caller's message number `input_sequence`.
+    def submit(self, command: Any, input_sequence: int, received_ns: int | None = None) -> None:
+        """Process the caller's message number `input_sequence`, which came at `received_ns` (nanoseconds since the
+        Unix epoch; None: now).
 
         Raises `errors.InvalidInput` or `errors.MessageOrder` where the message ends the call.
         """
@@ -286,6 +297,7 @@ class Session(ABC):
         self._heard_at = now
         self.last_activity_at = time.time()
         self.input_sequence = input_sequence
+        self.log.at_ns = received_ns if received_ns is not None else time.time_ns()
         match command:
             case EndSession():
                 self.end(command)
@@ -332,8 +344,11 @@ class Session(ABC):
             self._end_reason = reason
             self.end(EndSession(discard=True))
 
-    def update_settings(self, update: UpdateSettings, listener: Listener | None = None) -> None:
-        """Take a delta. `listener` gets its acks, beside the session's own stream."""
+    def update_settings(
+        self, update: UpdateSettings, listener: Listener | None = None, span: Span | None = None
+    ) -> None:
+        """Take a delta. `listener` gets its acks, beside the session's own stream; `span` is the call that it came
+        by, where that is another one."""
         now = self._now()
         if self.ended is not None or self._ending is not None:
             ack = self._step(update, AckState.SESSION_ENDED)
@@ -346,6 +361,7 @@ class Session(ABC):
             self._repeated(update, listener)
             return
         self.ledger.remember(update.update_id)
+        self.trace.update(update, span)
         if listener is not None:
             self._listeners.setdefault(update.update_id, []).append(listener)
         waits = update.after_input_sequence is not None and update.after_input_sequence > self.input_sequence
@@ -385,6 +401,14 @@ class Session(ABC):
     @abstractmethod
     def upstream(self) -> Upstream:
         """The upstream's identifiers as known now."""
+
+    def handed_over(self, entry: Entry, sequence: int, handed_ns: int, end_ns: int) -> None:
+        """The caller's transport has event number `sequence`, which it was handed at `handed_ns` and had taken at
+        `end_ns` (nanoseconds since the Unix epoch)."""
+        if sequence > self._handed_over:  # else it had that before, and lost it
+            self._handed_over = sequence
+            self.trace.handed_over(entry, sequence, handed_ns, end_ns)
+        self.delivered(entry.event)
 
     def delivered(self, event: Any) -> None:
         """`event` was handed to the caller's connection."""
@@ -429,6 +453,7 @@ class Session(ABC):
 
         What is said before the session has started waits until it has; where it never starts, it is dropped.
         """
+        self.trace.said(event)
         if isinstance(event, SessionStarted):
             self.log.append(event, self.input_sequence)
             early, self._early = self._early or [], None
@@ -555,6 +580,7 @@ class Session(ABC):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _on_alarm(self, now: float) -> None:
+        self.log.at_ns = time.time_ns()
         idle = self.context.bounds.idle_timeout_s
         if now >= self._heard_at + idle:
             if self._busy():

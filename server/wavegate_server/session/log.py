@@ -38,6 +38,8 @@ class Entry(msgspec.Struct, frozen=True):
     event: Any
     acknowledged_input_sequence: int
     audio_s: float = 0.0
+    at_ns: int = 0
+    """When the bytes came that it was made of, in nanoseconds since the Unix epoch; 0 where nobody said."""
 
 
 class Detached(Exception):
@@ -67,6 +69,8 @@ class EventLog:
         self._kept_bytes = 0
         self._behind = 0
         """How many of the kept entries are to be delivered again."""
+        self.at_ns = 0
+        """When the bytes came that are being looked at; whoever reads them says so."""
         self.sequence = 0
         """Number of the newest event that was delivered."""
 
@@ -132,7 +136,7 @@ class EventLog:
         """Add an event; ignored once the log is closed."""
         if self._closed:
             return
-        self._entries.append(Entry(event, acknowledged_input_sequence, audio_s))
+        self._entries.append(Entry(event, acknowledged_input_sequence, audio_s, self.at_ns))
         if audio_s:
             self._waiting_s += audio_s
         else:

@@ -59,6 +59,7 @@ from wavegate_server.session.synthesis_events import (
     WordsTimed,
     chunks,
 )
+from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.transport import Transport, TransportClosed
 from wavegate_server.session.tts_link import TtsLink, reason_of
 from wavegate_server.session.utterance import UNSPEAKABLE, Metrics, Utterance
@@ -106,7 +107,9 @@ class SynthesisSession(Session):
             require=require_voice,
         )
         log = EventLog(context.bounds.max_waiting_audio_s, max_audio_lead_s)
-        super().__init__(context, audio_format, ledger, log)
+        trace = SynthesisTrace(context, audio_format.encoding.name, audio_format.sample_rate_hz)
+        super().__init__(context, audio_format, ledger, log, trace)
+        self.trace: SynthesisTrace = trace
         self._line = Line()
         self._schedule = SettingsSchedule(ledger, self._line, self._acknowledge)
         self._retry = retry or RetryBudget()
@@ -205,12 +208,15 @@ class SynthesisSession(Session):
                 self._line.end_text(utterance)
             utterance = self._new_utterance(utterance_id or self._line.unused_id(), now)
         utterance.traceparent = utterance.traceparent or command.traceparent
+        if utterance.trace is None:
+            utterance.trace = self.trace.utterance(utterance, self.log.at_ns)
         utterance.last_input_sequence = self.input_sequence
         if (error := self._refusal(utterance, command.text)) is not None:
             self._fail_utterance(utterance, error, now)
             return
         self._input_chars += len(command.text)
         utterance.add(command.text)
+        utterance.trace.arrived(self.input_sequence, command.text, self.log.at_ns, len(utterance.text))
         if command.end_utterance:
             self._line.end_text(utterance)
 
@@ -279,6 +285,7 @@ class SynthesisSession(Session):
             return
         # What is spoken first, so that its stale audio stops first; the offset is of that utterance.
         for index, utterance in enumerate(chosen):
+            self.trace.interrupted(utterance, self.log.at_ns)
             self._cancel_one(utterance, command.playback_offset_s if index == 0 else None, now)
         self._schedule.apply_due(now, self.input_sequence)
 
@@ -503,6 +510,8 @@ class SynthesisSession(Session):
     def _leave(self, utterance: Utterance, now: float) -> None:
         """An utterance has ended, whatever became of it."""
         utterance.metrics.ended_at = now
+        if utterance.trace is not None:
+            utterance.trace.left()
         if utterance is self._line.head:
             self._queue_wait.over()
             if not self._cancelling:
@@ -729,8 +738,11 @@ class SynthesisSession(Session):
                 )
             )
         self._update_room()
+        until, handed_ns = len(utterance.text) - utterance.waiting_chars, time.time_ns()
         for message in link.protocol.speak(request, text, last=last, now=now):
             await self._send(link, message)
+        if utterance.trace is not None:
+            utterance.trace.sent(until, handed_ns, time.time_ns())
 
     async def _send(self, link: TtsLink, message: str) -> None:
         link.last_sent_at = self._now()
@@ -842,7 +854,8 @@ class SynthesisSession(Session):
         return link
 
     def _url(self, endpoint: str) -> str:
-        timeout_s = max(1, round(self.context.bounds.idle_timeout_s))
+        # Never shorter than what keepalives keep open: an utterance may be long, and its caller silent.
+        timeout_s = max(round(2 * KEEPALIVE_S), round(self.context.bounds.idle_timeout_s))
         return f"{endpoint}?{urlencode({'timeout': timeout_s})}"
 
     def _dial_failed(self, utterance: Utterance | None, error: WavegateError) -> None:
@@ -910,6 +923,7 @@ class SynthesisSession(Session):
         try:
             while self._link is link:
                 message = await link.transport.recv()
+                self.log.at_ns = time.time_ns()
                 now = self._now()
                 self._take_events(link, protocol.receive(message, now), now)
                 self._alarm.look_by(now + LOOK_S)

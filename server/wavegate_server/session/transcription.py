@@ -45,6 +45,7 @@ from wavegate_server.session.retry import DELAYS_S, QueueWait, RetryBudget
 from wavegate_server.session.sound import silence
 from wavegate_server.session.stt_link import SttLink
 from wavegate_server.session.timeline import SessionClock
+from wavegate_server.session.tracing import TranscriptionTrace
 from wavegate_server.session.transcription_events import (
     AcceptAudio,
     AudioProgressed,
@@ -103,7 +104,14 @@ class TranscriptionSession(Session):
         """`keepalive_message`: keep a quiet connection open by a message instead of by silence."""
         defaults = {**stt.DEFAULTS, **context.defaults}
         ledger = SettingsLedger(TRANSCRIPTION, {**defaults, **settings}, defaults, mechanism=_mechanism)
-        super().__init__(context, audio_format, ledger, EventLog(context.bounds.max_waiting_audio_s))
+        trace = TranscriptionTrace(
+            context,
+            audio_format.encoding.name,
+            audio_format.sample_rate_hz,
+            ledger.settings.get("language_code", ""),
+        )
+        super().__init__(context, audio_format, ledger, EventLog(context.bounds.max_waiting_audio_s), trace)
+        self.trace: TranscriptionTrace = trace
         self._clock = SessionClock(clock_hz(audio_format), initial_offset_s)
         self._wall_clock = wall_clock
         self._framer = make_framer(audio_format)
@@ -188,6 +196,7 @@ class TranscriptionSession(Session):
                 self._accept(command, now)
             case FinalizeTurn():
                 history = self._history
+                self.trace.finalize(command.finalize_id, command.traceparent, self.log.at_ns)
                 self._transcripts.add(Turn(command.finalize_id, history.end, history.next_index, now))
             case _:
                 raise TypeError(f"not a command of a transcription session: {type(command).__name__}")
@@ -213,8 +222,17 @@ class TranscriptionSession(Session):
         capture_epoch_s = None
         if command.captured_at is not None:
             capture_epoch_s = command.captured_at - self._clock.duration_s(history.end)
+        before = history.end
         for piece in pieces:
             history.append(piece, self.input_sequence, now, capture_epoch_s)
+        self.trace.arrived(
+            self.input_sequence,
+            len(content),
+            self.log.at_ns,
+            history.end,
+            self._clock.seconds(before),
+            self._clock.duration_s(history.end - before),
+        )
         self._bound_history(now)
         if now - self._progress_at >= PROGRESS_S:
             self._progress_at = now
@@ -541,8 +559,11 @@ class TranscriptionSession(Session):
             if not self._transcripts.complete:
                 await self._wake.wait()
             return
+        handed_ns = time.time_ns()
         try:
             await link.transport.send(link.outbox.popleft())
+            if not link.outbox:
+                self.trace.forwarded(self._forwarded, handed_ns, time.time_ns())
         except TransportClosed:
             link.writable = False  # what it said before it closed is still to be read
         except WavegateError as exc:
@@ -681,6 +702,7 @@ class TranscriptionSession(Session):
         try:
             while True:
                 message = await link.transport.recv()
+                self.log.at_ns = time.time_ns()
                 now = self._now()
                 for event in link.protocol.receive(message, now):
                     self._on_event(link, event, now)

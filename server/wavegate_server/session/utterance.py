@@ -7,12 +7,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from wavegate_server.session.encode import Encoder
 from wavegate_server.session.events import Upstream
 from wavegate_server.session.retake import Heard, Repetition
 from wavegate_server.waves.settings import Settings
 from wavegate_server.waves.tts import Completion, Request
+
+if TYPE_CHECKING:
+    from wavegate_server.session.tracing import UtteranceTrace
 
 USUAL_S_PER_CHAR = 0.065
 """Playing time of a character at speed 1 (about 15 characters a second), for estimates only."""
@@ -92,6 +96,8 @@ class Utterance:
     encoder: Encoder
     sample_rate_hz: int
     traceparent: str = ""
+    trace: UtteranceTrace | None = None
+    """Where it shows."""
     last_input_sequence: int = 0
     """The newest input that was about it."""
     text: str = ""
@@ -286,7 +292,7 @@ class Utterance:
         else:
             speed = self.settings.get("speed", 1.0)
             whole_s = total_s or max(heard_s, len(self.text) * USUAL_S_PER_CHAR / speed)
-            at = _word_end(self.text, int(len(self.text) * heard_s / whole_s))
+            at = _word_end(self.text, int(len(self.text) * (heard_s / whole_s)))
         return self.text[:at], self.text[at:], source
 
 

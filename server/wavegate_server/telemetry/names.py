@@ -65,6 +65,8 @@ GEN_AI_SPEECH_INPUT_LANGUAGE: Final = "gen_ai.speech.input.language"
 GEN_AI_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 """Seconds from the first text sent upstream to the first audio from there."""
 PROVIDER: Final = "smallest_ai"
+PULSE: Final = "pulse"
+"""The only model that listens."""
 
 # Attributes of our own.
 SESSION_ID: Final = "speech.session.id"

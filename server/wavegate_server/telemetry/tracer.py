@@ -422,6 +422,7 @@ class ChunkLane:
         "_span",
         "direction",
         "first",
+        "is_audio",
         "kind",
         "recording",
         "tracer",
@@ -440,6 +441,7 @@ class ChunkLane:
         self.recording = parent.recording
         self.kind = kind
         self.direction: Direction = direction
+        self.is_audio = (kind == "tts") == (direction == "out")
         self.volume = parent.volume
         self.first = True
         self._span = parent
@@ -682,7 +684,13 @@ class Tracer:
                 measure(CLIENT_WAIT, write_ns * 1e-9, lane.kind)
             recording = lane.recording
             recording.summed(
-                lane.direction, start_ns, end_ns, size, handed_ns - start_ns, write_ns, record[7]
+                lane.direction,
+                start_ns,
+                end_ns,
+                size,
+                handed_ns - start_ns,
+                write_ns,
+                record[7] if lane.is_audio else 0.0,
             )
             if chunks in {"all", "errors"}:
                 recording.take_chunk(lane.encode(*record[1:]))
