@@ -6,9 +6,9 @@ A TCP proxy stands between the two. Each conversation is on its way when the net
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import pytest
@@ -16,6 +16,7 @@ import waves_local
 from wavegate.speech import v1
 from wavegate_server.session.transport import DialOptions, WebSocketDialer
 from waves_local.deterministic import encode_text
+from waves_local.faults import Action
 
 from benchmarks.soak import check_speech, check_words, expected_words
 from tests.support.calls import Speaking, failure_of, together
@@ -118,11 +119,13 @@ async def speak(gateway: RunningGateway, meanwhile: Callable[[], asyncio.Task[No
 
 
 @asynccontextmanager
-async def networked(**changes: Any) -> AsyncIterator[tuple[RunningGateway, FaultProxy]]:
+async def networked(
+    faults: Iterable[str] = (), **changes: Any
+) -> AsyncIterator[tuple[RunningGateway, FaultProxy]]:
     """A gateway whose upstream is behind a proxy; speech takes a while, so that it is on its way for some time."""
     options = waves_local.Options(word_timings="always", chunk_interval_s=0.03)
     async with (
-        waves_local.serve(options=options) as upstream,
+        waves_local.serve(options=options, faults=faults) as upstream,
         FaultProxy(upstream.port) as proxy,
         running_gateway(upstream_url=proxy.url, **changes) as gateway,
     ):
@@ -153,3 +156,27 @@ async def test_a_network_that_fails_is_survived(conversation: Any) -> None:
             assert usage.reconnect_count == 1
 
     await together(*(check(network) for network in PASSING))
+
+
+STRUCK = "nth=1,after-frames=3"
+UPSTREAM_FAULTS = {
+    "refuse": "refuse=503,nth=1",
+    "hang": "hang,nth=1",
+    "close": f"close=1011,{STRUCK}",
+    "slow": "slow=0.02,nth=1",
+    **{f: f"{f},{STRUCK}" for f in ("drop", "stall", "deaf", "bad-json", "bad-utf8", "bad-base64")},
+    **{f: f"{f},{STRUCK}" for f in ("wrong-type", "unknown-frame", "binary", "empty-audio")},
+    # Each frame, so that finals are among them.
+    "duplicate": "duplicate,nth=1,frames=0",
+}
+
+
+async def test_whatever_goes_wrong_upstream_every_word_is_heard_once() -> None:
+    """Every fault of the local upstream but its own verdict, an error frame."""
+    assert {*UPSTREAM_FAULTS, "error"} == {*get_args(Action)}
+
+    async def check(fault: str) -> None:
+        async with networked(dialer=WebSocketDialer(IMPATIENT), faults=[f"stt:{fault}"]) as (gateway, _):
+            await listen(gateway, lambda: None)
+
+    await together(*(check(fault) for fault in UPSTREAM_FAULTS.values()))

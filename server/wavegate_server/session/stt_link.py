@@ -47,6 +47,8 @@ class SttLink(Link):
         self.heard_since_final = False
         """Whether a voice or a sound came since the last final."""
         self.had_final = False
+        self.final_words: tuple[stt.HeardWord, ...] = ()
+        """Of the last final with words."""
         self.repeats_before = 0
         """Words that lie before this were in finals of an earlier connection."""
         self.replayed_until = 0

@@ -672,6 +672,7 @@ class TranscriptionSession(Session):
         if lost:
             self._lost += lost
             transcripts.lost(history.start, now)
+        link.protocol.is_tolerant = isinstance(self._loss[0], errors.UpstreamProtocol)
         link.take_up(self._links, transcripts.covered, self._forwarded, self._sent_before, now)
         self._links += 1
         link.receiver = asyncio.create_task(self._receive(link), name=f"receive {self.session_id}")

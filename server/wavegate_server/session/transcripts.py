@@ -252,6 +252,10 @@ class Transcripts:
                 sentences = tuple(s for s in sentences if _middle(s) > limit)
             elif not words and event.is_final and text.strip() == self._last_final and link.may_repeat:
                 text, repeated = "", True
+        if event.is_final and event.words:
+            if event.words == link.final_words:
+                words, sentences, text, repeated = (), (), "", True  # the same frame once more
+            link.final_words = event.words
         end = to_session(event.words[-1].end_s) if words else None
         return _Said(text, words, sentences, end, event, repeated)
 

@@ -15,7 +15,8 @@ silent at other times, rightly. No clock lives here: the time is an argument, `d
 
 The sources differ on many fields, so reading is tolerant: what is missing or of another type is left out, what
 is unknown is passed over. Only a frame that is no JSON object, or a transcription without a text, counts as
-garbage, and only `MAX_GARBAGE` of them end the connection.
+garbage, which ends the connection: what it was meant to say is heard again on the next one. That one passes over a
+little of it, for an upstream that always talks so.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ OWED_S = 10.0
 SOUND_S = 1.0
 """This much sound since the last frame is owed an answer; less may be a knock on the microphone."""
 MAX_GARBAGE = 3
-"""Malformed frames of one connection before it is given up."""
+"""Malformed frames of one connection before it is given up, where another one has not mended it."""
 
 
 # -- the URL --------------------------------------------------------------------------------------------------
@@ -178,6 +179,9 @@ class SttProtocol:
     close_sent: bool = False
     failed: bool = False
     """Whether `ConnectionFailed` was reported; nothing is reported after it."""
+    is_tolerant: bool = False
+    """Whether a little garbage is passed over: an earlier connection spoke it, too. Else the first bit of it ends the
+    connection, since it may have been a transcript, which another one will repeat."""
     keepalives_unanswered: int = 0
     """Keepalive messages since the last `pong`: a connection that dies of them does not like them."""
     _owed_since: float | None = None
@@ -307,7 +311,7 @@ class SttProtocol:
     def _activity(self, frame: Mapping[str, Any], started: bool, now: float) -> list[SttEvent]:
         at = _number(frame.get("timestamp"))
         if at is None:
-            return self._garbage("voice activity without a timestamp")
+            return self._garbage("voice activity without a timestamp", hides_nothing=True)
         self._answered(now)
         return [SpeechStarted(at) if started else SpeechEnded(at)]
 
@@ -318,14 +322,12 @@ class SttProtocol:
             error = errors.UpstreamUnavailable(f"the upstream closed an idle connection: {error.message}")
         return self._fail(error)
 
-    def _garbage(self, what: str) -> list[SttEvent]:
-        """A frame that says nothing: passed over, until there are too many of them."""
+    def _garbage(self, what: str, *, hides_nothing: bool = False) -> list[SttEvent]:
+        """A frame that nobody can read. `hides_nothing`: it was no transcript."""
         self.counters.garbage += 1
-        if self.counters.garbage < MAX_GARBAGE:
+        if (self.is_tolerant or hides_nothing) and self.counters.garbage < MAX_GARBAGE:
             return []
-        return self._fail(
-            errors.UpstreamProtocol(f"the upstream sent {what}, for the {self.counters.garbage}th time")
-        )
+        return self._fail(errors.UpstreamProtocol(f"the upstream sent {what}"))
 
     def _fail(self, error: WavegateError) -> list[SttEvent]:
         self.failed = True

@@ -1434,6 +1434,35 @@ async def test_garbage_is_mended_by_another_connection_unless_it_lasts() -> None
 
 
 @virtual_time
+async def test_a_transcript_that_nobody_can_read_is_asked_for_again() -> None:
+    """Of another connection; which may talk so, too, as long as a final comes that can be read."""
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
+    await heard(caller, upstream)
+    upstream.say("{", stt_transcript("there", final=True, words=[("there", 0.5, 0.9)]))
+    second = await dialer.connection(1)
+    while second.audio_sent() != SECOND:
+        await second.expect(start=len(second.sent))
+    words = [("hello", 0.1, 0.4), ("there", 0.5, 0.9)]
+    second.say("{", stt_transcript("hello there", final=True, words=words))
+    await caller.until(Transcribed)
+    assert caller.text == "hello there"
+    assert len(dialer.dials) == 2
+    await caller.vanish()
+
+
+@virtual_time
+async def test_a_final_that_comes_twice_is_told_once() -> None:
+    caller, upstream = await opened(FakeDialer(), {"full_transcript": True})
+    await heard(caller, upstream)
+    final = stt_transcript("hello", final=True, words=[("hello", 0.1, 0.4)])
+    upstream.say(final, final)
+    assert (await finish(caller, upstream)).error is None
+    assert [t.text for t in caller.finals] == ["hello", ""]
+    assert caller.finals[-1].full_text == "hello"
+
+
+@virtual_time
 async def test_an_upstream_that_answers_sound_with_silence_has_stalled() -> None:
     dialer = recognizing(silent=True)
     caller = Caller(dialer)

@@ -285,14 +285,22 @@ def test_an_announced_idle_close_can_be_mended() -> None:
     ["{", "[]", "17", b"\x00\x01", {"type": "transcription"}, {"type": "speech_started", "timestamp": "x"}],
 )
 def test_garbage_is_passed_over_until_there_is_too_much_of_it(frame: Any) -> None:
+    """Where an earlier connection spoke it, too."""
     core = protocol()
+    core.is_tolerant = True
     assert receive(core, *[frame] * (MAX_GARBAGE - 1)) == []
     assert receive(core, stt_transcript("a")) == [TranscriptReceived("a")]
     assert isinstance(error_of(receive(core, frame)), errors.UpstreamProtocol)
 
 
+@pytest.mark.parametrize("frame", ["{", "[]", "17", b"\x00\x01", {"type": "transcription", "transcript": 7}])
+def test_garbage_that_may_have_been_a_transcript_ends_the_connection(frame: Any) -> None:
+    assert isinstance(error_of(receive(protocol(), frame)), errors.UpstreamProtocol)
+
+
 def test_half_a_character_is_garbage() -> None:
     core = protocol()
+    core.is_tolerant = True
     assert receive(core, '{"transcript":"\ud800"}', '{"transcript":"\\ud800"}') == []
     assert core.counters.garbage == 2
 
