@@ -15,10 +15,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import uvloop
@@ -49,8 +51,14 @@ from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import DialOptions, WebSocketDialer
-from wavegate_server.telemetry import logs, otel
+from wavegate_server.telemetry import Reading, Span, instruments, logs, otel, otlp
+from wavegate_server.telemetry.lag import LoopLag
+from wavegate_server.telemetry.metrics import Metrics
+from wavegate_server.telemetry.tracer import LiveSpan
 from wavegate_server.waves.tts import Mode
+
+if TYPE_CHECKING:
+    from wavegate_server.telemetry.admin import AdminServer
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +69,9 @@ LAST_WORDS_S: Final = 0.5
 CUT_GRACE_S: Final = 0.5
 """How long the last statuses may take to go out, and handlers to see that they are cancelled."""
 FLUSH_S: Final = 1.0
-"""How long a collector may take for the last spans."""
+"""How long a collector may take for the last spans and metrics."""
+LAST_METRICS_S: Final = 0.2
+"""So much is left for the metrics, even where the spans took all."""
 EXIT_WITHIN_S: Final = 2.5
 """After the drain timeout, or a second signal, the process ends at the latest, whatever still hangs."""
 
@@ -146,9 +156,15 @@ class App:
         self._transcription_defaults = options.transcription_defaults(config)
         if self._local is not None:
             self._local.check()
+        self._metrics = Metrics(is_traced=_is_sampled)
         try:
             check_port(config.listen.host, config.listen.port)
-            self._telemetry = otel.from_environment(self._version)
+            if isinstance(config.metrics_listen, options.Address):
+                check_port(config.metrics_listen.host, config.metrics_listen.port)
+            self._telemetry = otel.from_environment(self._version, numbers=self._metrics)
+            self._metrics_exporter = otlp.from_environment(
+                self._metrics, self._telemetry.resource, self._version
+            )
         except (BindError, otel.TelemetryConfigError) as exc:
             raise ConfigError(str(exc)) from exc
         if config.port_file is not None:
@@ -159,6 +175,10 @@ class App:
         self._upstreams: Upstreams | None = None
         self._http: UpstreamHttp | None = None
         self._server: GrpcServer | None = None
+        self._admin: AdminServer | None = None
+        self._metrics_url = ""
+        self._ready = False
+        self._lag = LoopLag(self._lagged)
         self._signalled = asyncio.Event()
         self._signalled_again = asyncio.Event()
 
@@ -206,11 +226,17 @@ class App:
         except BindError as exc:
             raise ConfigError(str(exc)) from exc
         self._telemetry.serving(config.listen.host, port)
+        _watch(self._metrics, self._registry, self._upstreams)
+        await self._start_admin()
         self._telemetry.start()
+        if self._metrics_exporter is not None:
+            self._metrics_exporter.start()
+        self._lag.start()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal, signum)
         await server.set_serving(True)
+        self._ready = True
         if config.port_file is not None:
             options.write_atomically(config.port_file, f"{port}\n")
 
@@ -224,6 +250,32 @@ class App:
             standby=True,
         )
 
+    def _lagged(self, lag_s: float) -> None:
+        self._metrics.record(instruments.LOOP_LAG, lag_s)
+        self._telemetry.tracer.lagged(lag_s)
+
+    async def _start_admin(self) -> None:
+        """Serve metrics, if they are wanted. Raises `ConfigError` where the port that was asked for is taken."""
+        given = self._config.metrics_listen
+        if given == options.OFF:
+            return
+        # Late, since it takes a while to import.
+        from wavegate_server.telemetry.admin import AdminServer  # noqa: PLC0415
+        from wavegate_server.telemetry.exposition import Exposition  # noqa: PLC0415
+
+        address = given or options.METRICS_ADDRESS
+        admin = AdminServer(Exposition(self._metrics).render, lambda: self._ready)
+        try:
+            await admin.start(address.host, address.port)
+        except OSError as exc:
+            why = f"cannot listen on {address}: {(exc.strerror or str(exc)).lower()}"
+            if given is not None:
+                raise ConfigError(why) from exc
+            logger.warning("no metrics are served: %s; --metrics-listen picks another port, or none", why)
+            return
+        self._admin = admin
+        self._metrics_url = f"http://{options.Address(address.host, admin.port).reachable}/metrics"
+
     def announce(self) -> None:
         """Say on stdout what serves where, and what to type next."""
         assert self._server is not None
@@ -234,6 +286,8 @@ class App:
         ]
         if spans := otel.destination():
             lines.append(f"  Spans go to {spans}")
+        if self._metrics_url:
+            lines.append(f"  Metrics: {self._metrics_url}")
         target = "" if address == Config().listen else f" --target {address.reachable}"
         tls = "" if self._tls is None else " --tls"
         lines.append(f'  Try it: wavegate say "Hello"{target}{tls}')
@@ -289,6 +343,7 @@ class App:
         _exit_within(timeout_s + EXIT_WITHIN_S)
         self._registry.draining = True
         assert self._server is not None
+        self._ready = False
         await self._server.set_serving(False)
         for session in self._registry:
             if session.detached:
@@ -320,7 +375,10 @@ class App:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2 * CUT_GRACE_S):
                     await self._server.stop(CUT_GRACE_S)
-        ends = [self._telemetry.shutdown(FLUSH_S)]
+        self._lag.stop()
+        ends = [self._flush()]
+        if self._admin is not None:
+            ends.append(self._admin.stop())
         if self._local is not None:
             ends.append(self._local.stop())
         if self._http is not None:
@@ -334,6 +392,13 @@ class App:
         if self._signalled.is_set():
             logger.info("stopped")
 
+    async def _flush(self) -> None:
+        """Send the last spans, and then the metrics that count them."""
+        end = time.monotonic() + FLUSH_S
+        await self._telemetry.shutdown(FLUSH_S)
+        if self._metrics_exporter is not None:
+            await self._metrics_exporter.aclose(max(LAST_METRICS_S, end - time.monotonic()))
+
     def _on_signal(self, signum: signal.Signals) -> None:
         if not self._signalled.is_set():
             logger.info("%s: stopping; once more stops at once", signal.Signals(signum).name)
@@ -341,6 +406,31 @@ class App:
         elif not self._signalled_again.is_set():
             _exit_within(EXIT_WITHIN_S)
             self._signalled_again.set()
+
+
+def _is_sampled(span: Span) -> bool:
+    return isinstance(span, LiveSpan) and span.recording.sampled
+
+
+def _watch(metrics: Metrics, registry: Registry, upstreams: Upstreams) -> None:
+    """Let the gauges be read."""
+
+    def sessions() -> list[Reading]:
+        live = Counter(session.kind for session in registry if session.ended is None)
+        return [((kind,), live[kind]) for kind in ("tts", "stt")]
+
+    def of_accounts(read: Callable[[Account], int]) -> Callable[[], list[Reading]]:
+        # They go by their number: a key is nobody's to see.
+        return lambda: [
+            ((str(number),), read(account)) for number, account in enumerate(upstreams.accounts, start=1)
+        ]
+
+    metrics.watch(instruments.SESSIONS_ACTIVE, sessions)
+    metrics.watch(instruments.SLOTS_USED, of_accounts(lambda account: account.requests.used))
+    metrics.watch(instruments.SLOTS_LIMIT, of_accounts(lambda account: account.requests.limit))
+    metrics.watch(instruments.SLOTS_WAITING, of_accounts(lambda account: account.requests.waiting))
+    metrics.watch(instruments.SOCKETS_USED, of_accounts(lambda account: account.sockets.used))
+    metrics.watch(instruments.SOCKETS_LIMIT, of_accounts(lambda account: account.sockets.limit))
 
 
 def _bounds(config: Config) -> Bounds:

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from wavegate_server.telemetry import logs
@@ -35,6 +35,7 @@ ENV_PREFIX: Final = "WAVEGATE_"
 API_KEY_ENV: Final = "SMALLEST_API_KEY"
 PRODUCTION_URL: Final = regions.INDIA_URL
 LOCAL: Final = "local"
+OFF: Final = "off"
 KEYLESS: Final = "no-key"
 """What a loopback upstream is sent in the place of a key: it takes any."""
 
@@ -86,6 +87,10 @@ class Address:
         return Address(wildcards.get(self.host, self.host), self.port)
 
 
+METRICS_ADDRESS: Final = Address("127.0.0.1", 9464)
+"""Where metrics are served unless `--metrics-listen` says so: the port that OpenTelemetry's own exporters use."""
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can be meant."""
     if host.lower() == "localhost":
@@ -94,6 +99,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _metrics_address(text: str) -> Address | Literal["off"]:
+    return OFF if text.strip() == OFF else Address.parse(text)
 
 
 def _upstream(text: str) -> str:
@@ -221,6 +230,7 @@ _ACCOUNT: Final = "The account's limits"
 _LOGS: Final = "Logs"
 
 _NO_FILE: Path | None = None
+_BY_DEFAULT: Address | Literal["off"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +251,15 @@ class Config:
         "File that gets the port's number once the gateway serves, and is removed when it stops.",
         _path,
         "none",
+    )
+    metrics_listen: Address | Literal["off"] | None = _option(
+        _SERVING,
+        _BY_DEFAULT,
+        "HOST:PORT|off",
+        "Where HTTP answers /metrics (Prometheus, OpenMetrics), /healthz and /readyz. Where another process has the "
+        "default port, the gateway does without.",
+        _metrics_address,
+        str(METRICS_ADDRESS),
     )
     auth_tokens_file: Path | None = _option(
         _SERVING,

@@ -30,13 +30,16 @@ NO_UPSTREAM = ("--upstream", "ws://127.0.0.1:9")
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without what configures a gateway, and with `more`."""
+    """This process's environment without what configures a gateway, and with `more`.
+
+    No metrics are served unless it says so: what is tested shall not depend on who has their port.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("WAVEGATE_", "WAVES_LOCAL_", "OTEL_", "SMALLEST_"))
     }
-    return {**kept, **(more or {})}
+    return {**kept, "WAVEGATE_METRICS_LISTEN": "off", **(more or {})}
 
 
 async def finished(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
@@ -80,6 +83,12 @@ class Running:
     def upstream_port(self) -> int:
         """The port of its local upstream, from the first line."""
         return int(self.banner[0].partition("ws://127.0.0.1:")[2].partition(",")[0])
+
+    @property
+    def http(self) -> str:
+        """Where it answers HTTP, from the banner; it must have been told to."""
+        (line,) = (line for line in self.banner if "Metrics: " in line)
+        return line.partition("Metrics: ")[2].removesuffix("/metrics")
 
     def signal(self, signum: signal.Signals) -> None:
         self.process.send_signal(signum)

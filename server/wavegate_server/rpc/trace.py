@@ -34,7 +34,7 @@ from wavegate_server import errors
 from wavegate_server.errors import WavegateError
 from wavegate_server.rpc import status
 from wavegate_server.rpc.auth import ANONYMOUS, Authenticator, peer_name
-from wavegate_server.telemetry import Span, Telemetry, logs, names
+from wavegate_server.telemetry import Span, Telemetry, instruments, logs, names
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +212,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if outcome.code in FAULTS or isinstance(error, errors.UpstreamError | errors.UpstreamCapacity):
             span.fail(reason or outcome.code)
         span.end()
+        self._telemetry.record(instruments.CALL_DURATION, duration_s, call.method, outcome.code, span=span)
+        if reason or outcome.code in FAULTS:
+            self._telemetry.record(instruments.ERRORS, 1, reason or outcome.code)
         logger.info(
             "call ended",
             extra={

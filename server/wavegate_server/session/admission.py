@@ -45,6 +45,10 @@ class Ticket:
 class Limiter(Protocol):
     """One limit."""
 
+    @property
+    def limit(self) -> int:
+        """How many places there are; 0: any number."""
+
     def ask(self, caller: str, granted: Callable[[], None]) -> Ticket:
         """A ticket for `caller`; `granted` is called once it is held, perhaps before this returns."""
 

@@ -55,6 +55,11 @@ class Upstreams:
     def __repr__(self) -> str:
         return f"<Upstreams {len(self._accounts)} accounts>"
 
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """In the order of their keys."""
+        return tuple(self._accounts.values())
+
     def choose(self, kind: str, language: str = "", current: UpstreamTarget | None = None) -> UpstreamTarget:
         """Where the next connection goes. `kind` is `tts` or `stt`; `language` as the caller wrote it, "" for any.
 

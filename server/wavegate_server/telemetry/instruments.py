@@ -31,6 +31,9 @@ class Instrument:
     labels: tuple[str, ...] = ()
     """Attribute names, in the order in which their values are handed over."""
     buckets: tuple[float, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ()
+    """Label values whose series are 0 from the start: who watches the rate of one that appears with its first event
+    does not see that event."""
 
 
 LATENCY_S: Final = (
@@ -61,6 +64,7 @@ RESIDENCE_S: Final = (
 CALL_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+_KINDS: Final = (("tts",), ("stt",))
 
 CALL_DURATION: Final = Instrument(
     "rpc.server.call.duration",
@@ -117,6 +121,7 @@ CLIENT_WAIT: Final = Instrument(
     "How long the caller's transport took to take a chunk.",
     ("kind",),
     RESIDENCE_S,
+    known=(("tts",),),
 )
 LOOP_LAG: Final = Instrument(
     "wavegate.loop.lag", _H, "s", "How late the gateway's event loop runs.", (), RESIDENCE_S
@@ -151,6 +156,7 @@ UPSTREAM_CONNECT: Final = Instrument(
     "How long an upstream connection took to open.",
     ("kind",),
     LATENCY_S,
+    known=_KINDS,
 )
 RECONNECTS: Final = Instrument(
     "wavegate.reconnects",
@@ -174,7 +180,12 @@ AUDIO_BYTES: Final = Instrument(
     "wavegate.audio.size", _C, "By", "Audio received from callers or handed to them.", ("kind", "direction")
 )
 AUDIO_SECONDS: Final = Instrument(
-    "wavegate.audio.duration", _C, "s", "Playing time of that audio.", ("kind",)
+    "wavegate.audio.duration",
+    _C,
+    "s",
+    "Playing time of that audio.",
+    ("kind",),
+    known=_KINDS,
 )
 CHARACTERS: Final = Instrument("wavegate.characters", _C, "{character}", "Characters of text received.")
 ERRORS: Final = Instrument(
@@ -186,6 +197,7 @@ TRACE_SPANS: Final = Instrument(
     "{span}",
     "Spans by what became of them: produced = sent + dropped, once all is settled.",
     ("outcome",),
+    known=(("produced",), ("sent",), ("dropped",)),
 )
 
 ALL: Final = tuple(value for value in globals().values() if isinstance(value, Instrument))
