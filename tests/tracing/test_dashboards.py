@@ -7,17 +7,20 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
+import wavegate
 from wavegate_server.telemetry import instruments
 from wavegate_server.telemetry.instruments import Instrument, Kind
 
 from tests.support import expressions, tools
+from tests.support.process import running
 from tests.support.prometheus import Prometheus, running_prometheus
 
 DEPLOY = tools.ROOT / "deploy"
@@ -125,11 +128,38 @@ def serving(exposition: Exposition) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.fixture(scope="module")
-def target() -> Iterator[str]:
-    """Whose `/metrics` is scraped: `host:port`."""
-    with serving(Exposition()) as found:
-        yield found
+async def some_sessions(target: str) -> None:
+    """Speak, interrupt, listen, and ask for what is not there: something for every panel."""
+    async with wavegate.Client(target) as client:
+        async with client.synthesize(voice_id="magnus") as session:
+            spoken = await (await session.say("Hello, dashboard.")).read()
+            story = await session.say("A story that nobody hears the end of. " * 20)
+            async for _ in story.audio():
+                await story.cancel()
+            await story.done()
+        async with client.transcribe(
+            language_code="en", audio_format=wavegate.AudioFormat("LINEAR16", 24000)
+        ) as listening:
+            await listening.send_audio(spoken)
+            await listening.finalize()
+        with pytest.raises(wavegate.WavegateError):
+            await client.get_session("nobody")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["table", "gateway"])
+async def target(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Whose `/metrics` is scraped, `host:port`: one with series of every instrument and label, and a real gateway
+    that has done some work."""
+    if request.param == "table":
+        with serving(Exposition()) as found:
+            yield found
+    else:
+        async with running(
+            *("--upstream", "local", "--local-engine", "deterministic"),
+            *("--metrics-listen", "127.0.0.1:0"),
+        ) as gateway:
+            await some_sessions(gateway.target)
+            yield gateway.http.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")
