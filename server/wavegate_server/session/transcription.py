@@ -802,7 +802,7 @@ class TranscriptionSession(Session):
         super()._emit(event, audio_s)
 
     def delivered(self, event: Any) -> None:
-        self._unread -= 1
+        self._unread = max(0, self._unread - 1)  # who resumes is told some of it again
         if self._unread < MAX_UNREAD_EVENTS:
             self._room.set()
         if isinstance(event, Transcribed):

@@ -115,6 +115,7 @@ async def test_what_was_said_is_what_is_heard(size: int) -> None:
     ],
 )
 async def test_every_encoding_and_rate(encoding: Encoding, rate_hz: int) -> None:
+    """Over one connection, and over two."""
     pcm = audio("one two three", rate_hz) + pause(0.5, rate_hz) + audio("four", rate_hz)
     content = {
         Encoding.LINEAR16: lambda: pcm,
@@ -122,11 +123,13 @@ async def test_every_encoding_and_rate(encoding: Encoding, rate_hz: int) -> None
         Encoding.MULAW: lambda: codecs.mulaw_encode(pcm),
         Encoding.ALAW: lambda: codecs.alaw_encode(pcm),
     }[encoding]()
-    async with listening(audio_format=AudioFormat(encoding, rate_hz)) as (caller, _):
-        await caller.send(content, 1111)
-        await caller.end()
-        assert caller.text.split() == ["one", "two", "three", "four"]
-        assert caller.finals[0].words[0].start_s == 0.0
+    for share in (None, 0.4, 0.8):
+        faults = [] if share is None else [f"stt:drop,nth=1,after-bytes={round(len(content) * share)}"]
+        async with listening(audio_format=AudioFormat(encoding, rate_hz), faults=faults) as (caller, _):
+            await caller.send(content, 1111)
+            await caller.end()
+            check_words(caller, [("one two three", 0.0), ("four", 13 * DEFAULT_CHARACTER_S + 0.5)])
+            assert caller.session.reconnect_count == len(faults)
 
 
 @pytest.mark.parametrize("seed", range(30))

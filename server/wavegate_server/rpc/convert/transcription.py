@@ -28,6 +28,8 @@ from wavegate_server.waves import prerecorded
 from wavegate_server.waves.settings import TRANSCRIPTION, Settings, canonical, check
 
 MAX_URI_CHARS = 4096
+MAX_EXTRA_LEVELS = 16
+"""How deep what the upstream says may be nested: three messages a level, of which protobuf reads a hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +161,22 @@ def transcript(event: heard.Transcribed) -> pb.Transcript:
         ),
         speech_final=event.speech_final,
     )
-    if event.extra:
+    extra = {key: value for key, value in event.extra.items() if _is_shallow(value)}
+    if extra:
         # Through JSON's own rules, so that whatever came as JSON can be told.
-        json_format.ParseDict(dict(event.extra), message.extra)
+        json_format.ParseDict(extra, message.extra)
     return message
+
+
+def _is_shallow(value: Any, levels: int = MAX_EXTRA_LEVELS) -> bool:
+    """Whether every receiver can read it."""
+    match value:
+        case dict():
+            return levels > 0 and all(_is_shallow(v, levels - 1) for v in value.values())
+        case list():
+            return levels > 0 and all(_is_shallow(v, levels - 1) for v in value)
+        case _:
+            return True
 
 
 def word(heard_word: heard.Word) -> pb.Word:

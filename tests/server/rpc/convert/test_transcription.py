@@ -215,6 +215,17 @@ def test_requests_that_are_none() -> None:
     assert violations(raised) == ["finalize.finalize_id"]
 
 
+def test_what_is_nested_too_deep_for_any_receiver_is_left_out() -> None:
+    deep: Any = 1
+    for _ in range(16):
+        deep = {"a": deep} if isinstance(deep, int | list) else [deep]
+    event = heard.Transcribed(
+        "s", 1, "hi", True, 0.0, 1.0, extra={"good": deep, "bad": [deep], "emotion": "calm"}
+    )
+    sent = convert.transcript(event).SerializeToString()
+    assert sorted(v1.Transcript.FromString(sent).extra.fields) == ["emotion", "good"]
+
+
 def test_a_transcript_with_everything() -> None:
     event = heard.Transcribed(
         "segment-3",
