@@ -80,7 +80,7 @@ async def cut_off(gateway: RunningGateway) -> waves_local.ConnectionRecord:
 
 async def test_a_session_says_what_it_is() -> None:
     """`session_started` is complete, and the initial metadata say the same."""
-    async with running_gateway(telemetry=OtelTelemetry(None, "test"), max_sessions_per_caller=7) as gateway:
+    async with running_gateway(telemetry=OtelTelemetry("test"), max_sessions_per_caller=7) as gateway:
         trace = "0af7651916cd43dd8448eb211c80319c"
         stream = speaking(gateway, metadata=(("traceparent", f"00-{trace}-b7ad6b7169203331-01"),))
         started = await stream.begin(start(speed=1.5))

@@ -44,6 +44,7 @@ class FakeTransport:
         self.url = url
         self.headers = dict(headers)
         self.index = index
+        self.timings = None
         self.sent: list[Message] = []
         self.sent_at: list[float] = []
         self.peer: Peer | None = None

@@ -39,8 +39,8 @@ from wavegate_server.session.events import (
 from wavegate_server.session.ledger import SettingsLedger
 from wavegate_server.session.log import Entry, EventLog
 from wavegate_server.session.tracing import SessionTrace
-from wavegate_server.session.transport import Transport
-from wavegate_server.telemetry import Span
+from wavegate_server.session.transport import Timings, Transport
+from wavegate_server.telemetry import Attribute, Span, names
 from wavegate_server.waves.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,20 @@ class Alarm:
             return
         self._due = None
         self._ring(now)
+
+
+def _parts(timings: Timings | None) -> dict[str, Attribute]:
+    """What opening a connection took, in milliseconds."""
+    if timings is None:
+        return {}
+    parts: dict[str, Attribute] = {
+        names.UPSTREAM_DNS_MS: timings.dns_s * 1e3,
+        names.UPSTREAM_TCP_MS: timings.tcp_s * 1e3,
+        names.UPSTREAM_UPGRADE_MS: timings.upgrade_s * 1e3,
+    }
+    if timings.tls_s is not None:
+        parts[names.UPSTREAM_TLS_MS] = timings.tls_s * 1e3
+    return parts
 
 
 class Link:
@@ -539,6 +553,7 @@ class Session(ABC):
         context = self.context
         span = context.telemetry.connection_span(context.span, self.kind, endpoint_of(url), 1)
         self.connection_index += 1
+        span.set({names.UPSTREAM_REUSED: True, names.UPSTREAM_INDEX: self.connection_index})
         return Link(transport, url, self.connection_index, span, self._now(), 0.0)
 
     def _choose_target(self, settings: Settings) -> None:
@@ -552,20 +567,28 @@ class Session(ABC):
         """Open the next upstream connection. Raises an error of `wavegate_server.errors`."""
         context = self.context
         span = context.telemetry.connection_span(context.span, self.kind, endpoint_of(url), attempt)
+        opening = context.telemetry.span(
+            span, names.UPSTREAM_CONNECT, {names.UPSTREAM_ATTEMPT: attempt}, client=True
+        )
         before = self._now()
         try:
             transport = await context.dialer.dial(url, self.target.headers())
         except WavegateError as exc:
             if isinstance(exc, errors.UpstreamCredential):
                 context.upstreams.refused(self.target)
-            span.fail(exc.reason)
-            span.end()
+            for failed in (opening, span):
+                failed.fail(exc.reason)
+                failed.end()
             raise
         except BaseException:
+            opening.end()
             span.end()
             raise
         now = self._now()
         self.connection_index += 1
+        span.set({names.UPSTREAM_REUSED: False, names.UPSTREAM_INDEX: self.connection_index})
+        opening.set(_parts(transport.timings))
+        opening.end()
         return Link(transport, url, self.connection_index, span, now, now - before)
 
     def _rearm(self) -> None:

@@ -13,10 +13,12 @@ import socket
 import ssl
 import struct
 import sys
+import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from aiohappyeyeballs import start_connection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -26,6 +28,7 @@ from websockets.exceptions import (
     InvalidURI,
 )
 from websockets.protocol import State as ConnectionState
+from websockets.uri import parse_uri
 
 from wavegate_server import errors
 from wavegate_server.waves import close
@@ -38,6 +41,8 @@ PING_TIMEOUT_S = 5.0
 """A peer that answers no ping for this long is gone, however quiet the line may rightly be."""
 OPEN_TIMEOUT_S = 5.0
 """TCP, TLS and upgrade together. Real handshakes were seen to take up to 1.5 s."""
+HAPPY_EYEBALLS_S = 0.25
+"""How long one address is tried alone before the next is tried too (RFC 8305, 8.)."""
 CLOSE_TIMEOUT_S = 1.0
 MAX_MESSAGE_BYTES = 2**22
 """Largest message taken from the upstream: 4 MiB is over a minute of base64 speech in one frame."""
@@ -72,6 +77,9 @@ class TransportClosed(Exception):
 class Transport(Protocol):
     """One open connection. One task may receive while another sends."""
 
+    timings: Timings | None
+    """What opening it took; None where nobody measured."""
+
     async def send(self, message: str | bytes) -> None:
         """Write one message.
 
@@ -97,6 +105,18 @@ class Transport(Protocol):
         """Whether nobody has closed it yet, as far as is known without asking the peer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What opening a connection took, in seconds."""
+
+    dns_s: float
+    tcp_s: float
+    tls_s: float | None
+    """None without TLS."""
+    upgrade_s: float
+    """The WebSocket handshake."""
+
+
 class Dialer(Protocol):
     """Makes transports."""
 
@@ -116,6 +136,23 @@ class DialOptions:
     """None: the system's trust for `wss`, nothing for `ws`."""
 
 
+class _Stopwatch:
+    """Laps of an opening."""
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = now - self._last
+        self._last = now
+
+    def timings(self, *, tls: bool) -> Timings:
+        laps = self._laps
+        return Timings(laps["dns_s"], laps["tcp_s"], laps["tls_s"] if tls else None, laps["upgrade_s"])
+
+
 class WebSocketDialer:
     """Dials with the `websockets` library."""
 
@@ -125,10 +162,19 @@ class WebSocketDialer:
     async def dial(self, url: str, headers: Mapping[str, str]) -> Transport:
         options = self._options
         where = url.partition("?")[0]
+        clock = _Stopwatch()
+        sock: socket.socket | None = None
         try:
             async with asyncio.timeout(options.open_timeout_s):
+                uri = parse_uri(url)
+                loop = asyncio.get_running_loop()
+                found = await loop.getaddrinfo(uri.host, uri.port, type=socket.SOCK_STREAM)
+                clock.lap("dns_s")
+                sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, loop=loop)
+                clock.lap("tcp_s")
                 connection = await connect(
                     url,
+                    sock=sock,
                     additional_headers=dict(headers),
                     user_agent_header=None,
                     # Audio in base64 does not shrink, and deflate costs 50 KiB a connection.
@@ -145,13 +191,22 @@ class WebSocketDialer:
                     # DEBUG logs of the library show the Authorization header.
                     logger=_quiet,
                     process_exception=_never_retry,
-                    create_connection=_Connection,
+                    create_connection=lambda *args, **kwargs: _Connection(clock, *args, **kwargs),  # type: ignore[arg-type]
                     **_tls(url, options),
                 )
+                clock.lap("upgrade_s")
         except InvalidStatus as exc:
             response = exc.response
             body = bytes(response.body or b"").decode("utf-8", "replace")
             raise close.from_status(response.status_code, body, response.headers.get("Retry-After")) from exc
+        except ValueError as exc:
+            status = exc.__cause__.response.status_code if isinstance(exc.__cause__, InvalidStatus) else None
+            if status is None:
+                raise
+            raise errors.UpstreamProtocol(
+                f"the upstream at {where} answered with a redirect (HTTP {status}), which is not followed, since the "
+                "key would go along; set --upstream to where it leads"
+            ) from exc
         except InvalidURI as exc:
             raise errors.UpstreamUnavailable(
                 f"the upstream address {where} is not a WebSocket address"
@@ -172,12 +227,14 @@ class WebSocketDialer:
             ) from exc
         except (OSError, EOFError, ConnectionClosed) as exc:
             raise errors.UpstreamUnavailable(f"the upstream at {where} cannot be reached: {exc}") from exc
-        sock = connection.transport.get_extra_info("socket")
-        if sock is not None:
-            # Small frames go out at once; a chunk of audio must not wait for an ACK.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return WebSocketTransport(connection, options)
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        # Small frames go out at once; a chunk of audio must not wait for an ACK.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return WebSocketTransport(connection, options, clock.timings(tls=uri.secure))
 
 
 def _tls(url: str, options: DialOptions) -> dict[str, Any]:
@@ -195,6 +252,14 @@ class _Connection(ClientConnection):
     """A peer that broke the protocol, by a message that is too large too, is left at once: the library would wait for
     its closing handshake, for as long as it likes."""
 
+    def __init__(self, clock: _Stopwatch, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clock = clock
+
+    def connection_made(self, transport: Any) -> None:
+        self._clock.lap("tls_s")
+        super().connection_made(transport)
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.protocol.parser_exc is not None:
@@ -208,7 +273,8 @@ _quiet.setLevel(logging.WARNING)
 class WebSocketTransport:
     """A `Transport` over `websockets`."""
 
-    def __init__(self, connection: ClientConnection, options: DialOptions) -> None:
+    def __init__(self, connection: ClientConnection, options: DialOptions, timings: Timings) -> None:
+        self.timings: Timings | None = timings
         self._connection = connection
         self._options = options
         self._receiving = False
