@@ -3,7 +3,8 @@
     prometheus.py path    print the folder that holds both
 
 Taken from the PATH; else from the distribution's package, unpacked into the cache without installing it (Debian,
-Ubuntu; seconds); else built from the Go module (minutes).
+Ubuntu; seconds); else built from the Go module (ten
+minutes).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MODULE: Final = GoProgram(
     checksum="h1:zGIN3EpiKacbMatcUL2i6wC26eRWXdoXfNPjoBc2l34=",
     go=(1, 24),
     packages={name: f"./cmd/{name}" for name in BINARIES},
-    takes="some minutes on two cores, 5 GB of disk of which 250 MB stay",
+    takes="about ten minutes on two cores, 4 GB of disk of which 260 MB stay",
 )
 
 

@@ -9,14 +9,19 @@ import pytest
 from tests.support import tools
 from tests.support.jaeger import Jaeger, running_jaeger
 
+# By the fixture that needs it.
+_MADE_BY = {"jaeger": ("jaeger.py", "get"), "prometheus": ("prometheus.py", "path")}
 _making: list[tools.InBackground] = []
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where Jaeger has to be built, that takes minutes: it begins now and goes on beside the other tests."""
-    wanted = any("jaeger" in getattr(item, "fixturenames", ()) for item in session.items)
-    if wanted and not session.config.option.collectonly:
-        _making.append(tools.InBackground("jaeger.py", "get"))
+    """What has to be built takes minutes: it begins now and goes on beside the other tests."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture, command in _MADE_BY.items():
+        if fixture in wanted:
+            _making.append(tools.InBackground(*command))
 
 
 def pytest_sessionfinish() -> None:
