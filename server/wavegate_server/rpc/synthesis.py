@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 from wavegate.speech.v1 import synthesis_service_pb2 as pb
@@ -17,7 +18,9 @@ from wavegate_server.session.base import Session
 from wavegate_server.session.catalogue import Catalogue
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.log import Entry
 from wavegate_server.session.synthesis import SynthesisSession, max_buffer_delay_s
+from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.whole_text import synthesize
 from wavegate_server.telemetry import logs, names
 from wavegate_server.waves import tts
@@ -70,15 +73,30 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
                 max_concurrent_sessions=gateway.registry.max_sessions_per_caller,
                 active_sessions=active,
             )
-            async with contextlib.aclosing(
-                synthesize(
-                    session, self._http, start.settings, start.audio_format, request.text, start.utterance_id
-                )
-            ) as events:
-                async for event in events:
-                    await context.write(convert.whole_text_response(event))
+            await self._say_all(session, start, request.text, context)
         finally:
             gateway.registry.leave(call.caller)
+
+    async def _say_all(self, session: SessionContext, start: Any, text: str, context: Any) -> None:
+        audio_format = start.audio_format
+        trace = SynthesisTrace(session, audio_format.encoding.name, audio_format.sample_rate_hz)
+        try:
+            async with contextlib.aclosing(
+                synthesize(session, self._http, start.settings, audio_format, text, start.utterance_id, trace)
+            ) as events:
+                sequence = 0
+                async for event in events:
+                    sequence += 1
+                    entry = Entry(event, 0, at_ns=time.time_ns())
+                    trace.said(event)
+                    response, handed_ns = convert.whole_text_response(event), time.time_ns()
+                    await context.write(response)
+                    trace.handed_over(entry, sequence, handed_ns, time.time_ns())
+        except errors.WavegateError as exc:
+            trace.failed(exc)
+            raise
+        finally:
+            trace.close()
 
     async def ListVoices(self, request: pb.ListVoicesRequest, context: Any) -> pb.ListVoicesResponse:  # noqa: N802
         if request.page_size < 0:

@@ -7,6 +7,7 @@ from typing import Any
 from wavegate.speech.v1 import transcription_service_pb2 as pb
 from wavegate.speech.v1 import transcription_service_pb2_grpc as pb_grpc
 
+from wavegate_server.errors import WavegateError
 from wavegate_server.rpc import stream
 from wavegate_server.rpc.convert import transcription as convert
 from wavegate_server.rpc.gateway import Gateway
@@ -16,7 +17,8 @@ from wavegate_server.session.context import SessionContext
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.recognition import recognize
 from wavegate_server.session.transcription import TranscriptionSession
-from wavegate_server.telemetry import logs, names
+from wavegate_server.telemetry import Attribute, logs, names
+from wavegate_server.waves.settings import Settings
 from wavegate_server.waves.stt import DEFAULTS
 
 
@@ -52,12 +54,32 @@ class TranscriptionServicer(pb_grpc.TranscriptionServiceServicer):
             call.span.set({names.SESSION_ID: request_id})
             logs.bind(**{names.LOG_SESSION_ID: request_id})
             await context.send_initial_metadata((("wavegate-trace-id", call.span.trace_id),))
-            answer, upstream = await recognize(
-                self._http,
-                wanted.settings,
-                wanted.recording,
-                max_queue_wait_s=gateway.bounds.max_queue_wait_s,
+            span = gateway.telemetry.span(
+                call.span, f"{names.SPEECH_TO_TEXT} {names.PULSE}", _described(wanted.settings), client=True
             )
+            try:
+                answer, upstream = await recognize(
+                    self._http,
+                    wanted.settings,
+                    wanted.recording,
+                    max_queue_wait_s=gateway.bounds.max_queue_wait_s,
+                )
+                span.set({names.GEN_AI_RESPONSE_ID: upstream.request_id})
+            except WavegateError as exc:
+                span.fail(exc.reason)
+                raise
+            finally:
+                span.end()
             return convert.recognized(answer, upstream, wanted.settings)
         finally:
             gateway.registry.leave(call.caller)
+
+
+def _described(settings: Settings) -> dict[str, Attribute]:
+    return {
+        names.GEN_AI_OPERATION_NAME: names.SPEECH_TO_TEXT,
+        names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
+        names.GEN_AI_OUTPUT_TYPE: "text",
+        names.GEN_AI_REQUEST_MODEL: names.PULSE,
+        names.GEN_AI_SPEECH_INPUT_LANGUAGE: settings.get("language_code", ""),
+    }

@@ -309,6 +309,13 @@ class SynthesisTrace(SessionTrace):
                 self._telemetry.record(instruments.ERRORS, 1, event.error.reason)
                 self._end(event.utterance, "failed", {})
 
+    def failed(self, error: WavegateError) -> None:
+        """What is being said fails, with the session."""
+        for trace in self._live:
+            trace.span.set({names.UTTERANCE_OUTCOME: "failed"})
+            trace.span.fail(error.reason)
+            self._telemetry.record(instruments.UTTERANCES, 1, "failed")
+
     def close(self) -> None:
         for trace in list(self._live):
             trace.left()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -16,6 +17,7 @@ from wavegate_server.session.events import SessionLimits, SessionStarted, Upstre
 from wavegate_server.session.http import HttpStream, UpstreamHttp
 from wavegate_server.session.retry import QueueWait, RetryBudget
 from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted, WordsTimed, chunks
+from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.utterance import Metrics, Utterance
 from wavegate_server.waves import sse
 from wavegate_server.waves.settings import SYNTHESIS, Settings, unknown_languages
@@ -29,6 +31,7 @@ async def synthesize(
     audio_format: AudioFormat,
     text: str,
     utterance_id: str,
+    trace: SynthesisTrace,
 ) -> AsyncGenerator[Any, None]:
     """Events of one utterance: SessionStarted, AudioProduced, WordsTimed, UtteranceCompleted.
 
@@ -47,6 +50,9 @@ async def synthesize(
         text=text,
     )
     metrics = utterance.metrics
+    began_ns = time.time_ns()
+    utterance.trace = trace.utterance(utterance, began_ns)
+    utterance.trace.arrived(1, text, began_ns, len(text))
     retry, queue_wait = RetryBudget(), QueueWait(context.bounds.max_queue_wait_s)
     wake = asyncio.Event()
     language = settings.get("language_code", "")
@@ -126,7 +132,10 @@ async def _attempt(
         settings, text, rate, context.client_session_id or context.session_id, utterance.utterance_id
     )
     metrics.first_sent_at = loop.time()
+    handed_ns = time.time_ns()
     async with http.stream(target, "POST", sse.SSE_PATH, content=body) as response:
+        if utterance.trace is not None:
+            utterance.trace.sent(len(text), handed_ns, time.time_ns())
         yield started_event(context, settings, audio_format)
         reader = sse.SseReader()
         done = False
