@@ -3,8 +3,7 @@
     prometheus.py path    print the folder that holds both
 
 Taken from the PATH; else from the distribution's package, unpacked into the cache without installing it (Debian,
-Ubuntu; seconds); else built from the Go module (ten
-minutes).
+Ubuntu; seconds); else built from the Go module (about ten minutes).
 """
 
 from __future__ import annotations
