@@ -33,7 +33,7 @@ MODULE: Final = GoProgram(
     checksum="h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g=",
     go=(1, 24, 6),
     packages={"jaeger": "./cmd/jaeger"},
-    takes="about ten minutes on two cores, 3 GB of memory, 4 GB of disk of which 85 MB stay",
+    takes="about ten minutes on two cores, 3 GB of memory, 5 GB of disk of which 85 MB stay",
     ldflags=f"-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v{VERSION}",
 )
 IMAGE: Final = f"docker.io/jaegertracing/jaeger:{VERSION}"

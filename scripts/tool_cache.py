@@ -148,7 +148,7 @@ def run(
 def _build(program: GoProgram, made: Path, say: Say) -> None:
     go = _go(program, say)
     say(f"building {program.name} {program.version} from its Go module, once: {program.takes}")
-    # Go's own caches are left alone: they would keep 3 GB for a binary of 85 MB. These stay where a build is
+    # Go's own caches are left alone: they would keep 4 GB for a binary of 85 MB. These stay where a build is
     # broken off, and the next one goes on from there.
     work = cache_folder() / "build" / f"{program.name}-{program.version}"
     source, temporary = work / "source", work / "tmp"
