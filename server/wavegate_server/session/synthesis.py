@@ -989,7 +989,9 @@ class SynthesisSession(Session):
     # -- time, bounds, totals -----------------------------------------------------------------------------------
 
     def _due(self) -> float | None:
-        times = [self._schedule.due(), self._not_before, self._slot.deadline, self._socket.deadline]
+        times = [self._schedule.due(), self._not_before, self._slot.deadline]
+        if self._dialling is None:
+            times.append(self._socket.deadline)  # while it dials, the driver could do nothing about it
         if self._link is not None:
             times.append(self._link.last_sent_at + KEEPALIVE_S)
             # While the caller is behind, nothing is read: silence is ours.
@@ -999,6 +1001,9 @@ class SynthesisSession(Session):
     def _on_due(self, now: float) -> None:
         if self._not_before is not None and now >= self._not_before:
             self._not_before = None
+        head = self._line.head
+        if head is not None and head.request is None and (error := self._slot.refused(now)) is not None:
+            self._fail_utterance(head, error, now)
         link = self._link
         if link is not None and not self.log.full:
             self._take_events(link, link.protocol.expire(now), now)

@@ -12,7 +12,7 @@ from wavegate_server.session.account import Account
 from wavegate_server.session.context import UpstreamTarget
 from wavegate_server.session.events import SessionStarted
 from wavegate_server.session.pool import Upstreams
-from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted
+from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted, UtteranceFailed
 
 from tests.support.speaking import Caller, Voice
 from tests.support.transport import FakeDialer, FakeTransport, Message
@@ -87,6 +87,25 @@ async def test_each_utterance_waits_for_its_own_time() -> None:
         waiting.end_session()
         await waiting.ended()
         assert waiting.endings() == ["cancelled u2", "completed u3"]
+
+
+@virtual_time
+async def test_waiting_ends_in_time_also_while_the_connection_is_lost() -> None:
+    """A deadline that nobody looks at would ring for ever, and take a whole processor for it."""
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1") as speaking, street.caller("s-2", max_queue_wait_s=0.5) as waiting:
+        speaking.say(LONG, "u1", end=True)
+        await speaking.until(AudioProduced)
+        waiting.say("Me too.", "u2", end=True)
+        await settle()
+        waiting.dialer.hold()
+        waiting.dialer.last.drop()
+        await asyncio.sleep(0.5)
+        await settle()
+        assert waiting.endings() == ["failed u2"]
+        assert isinstance(waiting.of(UtteranceFailed)[0].error, errors.UpstreamCapacity)
+        assert street.account.requests.waiting == 0
+        waiting.dialer.let_go()
 
 
 @virtual_time
