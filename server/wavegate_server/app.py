@@ -161,7 +161,14 @@ class App:
             check_port(config.listen.host, config.listen.port)
             if isinstance(config.metrics_listen, options.Address):
                 check_port(config.metrics_listen.host, config.metrics_listen.port)
-            self._telemetry = otel.from_environment(self._version, numbers=self._metrics)
+            self._telemetry = otel.from_environment(
+                self._version,
+                otel.Knobs(
+                    config.trace_chunks, config.trace_context, keep_errors=config.trace_errors == "on"
+                ),
+                config.trace_ratio,
+                self._metrics,
+            )
             self._metrics_exporter = otlp.from_environment(
                 self._metrics, self._telemetry.resource, self._version
             )

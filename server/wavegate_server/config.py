@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from wavegate_server.telemetry import logs
+from wavegate_server.telemetry import Chunks, ContextUse, logs
 from wavegate_server.waves import regions, settings
 from wavegate_server.waves.regions import Regions
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+C = TypeVar("C", bound=str)
 
 ENV_PREFIX: Final = "WAVEGATE_"
 API_KEY_ENV: Final = "SMALLEST_API_KEY"
@@ -165,6 +166,16 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _ratio(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number from 0 to 1, got {text!r}") from None
+    if not 0 <= number <= 1:
+        raise ValueError(f"must be from 0 to 1, got {text}")
+    return number
+
+
 def _choice(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -217,7 +228,7 @@ def _option(
     return row  # type: ignore[no-any-return]
 
 
-def _one_of(group: str, default: str, choices: tuple[str, ...], help_text: str) -> str:
+def _one_of(group: str, default: C, choices: tuple[C, ...], help_text: str) -> C:
     return _option(group, default, "|".join(choices), help_text, _choice(*choices))
 
 
@@ -227,6 +238,7 @@ _DEFAULTS: Final = "Defaults of sessions"
 _BOUNDS: Final = "Bounds"
 _TIMES: Final = "Times"
 _ACCOUNT: Final = "The account's limits"
+_TRACES: Final = "Traces"
 _LOGS: Final = "Logs"
 
 _NO_FILE: Path | None = None

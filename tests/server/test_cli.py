@@ -86,6 +86,7 @@ def another_value(option: config.Option) -> str:
         "BYTES": "8192",
         "CHARS": "9",
         "SECONDS": "11",
+        "RATIO": "0.5",
     }[option.unit]
 
 

@@ -18,6 +18,10 @@ Attribute = str | int | float | bool | Sequence[str]
 Direction = Literal["in", "out"]
 """`in`: from the caller to the upstream; `out`: from the upstream to the caller."""
 Reading = tuple[tuple[str, ...], float]
+Chunks = Literal["all", "first_last", "errors", "off"]
+"""Which chunks get spans. `errors`: those of calls in which something fails."""
+ContextUse = Literal["trust", "link"]
+"""What a caller's trace context does. `link`: calls begin traces of their own, linked to the caller's."""
 """What a gauge shows: the values of its labels, and the number."""
 
 

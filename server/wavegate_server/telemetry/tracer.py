@@ -21,11 +21,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from wavegate_server.telemetry import (
     Attribute,
+    Chunks,
+    ContextUse,
     Direction,
     Lane,
     NullLane,
@@ -36,9 +38,6 @@ from wavegate_server.telemetry import (
     names,
 )
 from wavegate_server.telemetry.instruments import CHUNK_RESIDENCE, CLIENT_WAIT
-
-Chunks = Literal["all", "first_last", "errors", "off"]
-Context = Literal["trust", "link"]
 
 FLUSH_S: Final = 0.25
 FLUSH_CHUNKS: Final = 256
@@ -62,8 +61,7 @@ class Knobs:
     """What an operator can choose."""
 
     chunks: Chunks = "all"
-    context: Context = "trust"
-    """`link`: calls begin traces of their own, linked to the caller's."""
+    context: ContextUse = "trust"
     keep_errors: bool = True
     """Send what is not sampled all the same, if it fails."""
 
