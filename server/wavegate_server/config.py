@@ -499,6 +499,36 @@ class Config:
         "0",
     )
 
+    trace_chunks: Chunks = _one_of(
+        _TRACES,
+        "all",
+        ("all", "first_last", "errors", "off"),
+        "Which chunks of text, audio and transcript get spans: all, the first and last of each utterance or turn, "
+        "those of sessions in which something fails, or none.",
+    )
+    trace_ratio: float = _option(
+        _TRACES,
+        1.0,
+        "RATIO",
+        "Share of the calls that are traced, from 0 to 1, where no caller has decided and OTEL_TRACES_SAMPLER says "
+        "nothing.",
+        _ratio,
+        "1",
+    )
+    trace_context: ContextUse = _one_of(
+        _TRACES,
+        "trust",
+        ("trust", "link"),
+        "What a caller's traceparent does. trust: its trace goes on here, and its sampling decision holds; link: "
+        "a trace of the gateway's own is linked to it.",
+    )
+    trace_errors: str = _one_of(
+        _TRACES,
+        "on",
+        ("on", "off"),
+        "Whether calls that are not sampled are sent all the same if something in them fails.",
+    )
+
     log_format: str = _one_of(_LOGS, "text", ("text", "json"), "How log lines on stderr are written.")
     log_level: str = _one_of(
         _LOGS, "info", ("debug", "info", "warning", "error"), "The least severe lines that are written."
