@@ -50,6 +50,15 @@ def test_a_timer_that_rearms_for_ever_is_an_error() -> None:
         run_virtual(main(), limit_s=100)
 
 
+def test_running_in_circles_is_an_error() -> None:
+    async def main() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(OutOfTime):
+        run_virtual(main())
+
+
 @virtual_time
 async def test_the_fake_upstream_talks_and_drops() -> None:
     dialer = FakeDialer(handshake_s=0.2)

@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 T = TypeVar("T")
 P = ParamSpec("P")
 
+LIMIT_TURNS = 300_000
+"""Turns of the loop without a move of the clock; beyond them something runs in circles."""
 LIMIT_S = 24 * 3600.0
 """Virtual time a run may take; beyond it something re-arms its timer for ever."""
 
@@ -26,7 +28,7 @@ class Deadlock(Exception):
 
 
 class OutOfTime(Exception):
-    """Raised when a run passes its limit of virtual time."""
+    """Raised when a run passes its limit of virtual time, or goes on for ever without any passing."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -35,6 +37,7 @@ class _JumpingSelector(selectors.SelectSelector):
     loop: VirtualTimeLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.loop.turn()
         ready = super().select(0)
         if ready:
             return ready
@@ -50,6 +53,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._virtual_now = 0.0
+        self._turns = 0
         self._limit_s = limit_s
         selector = _JumpingSelector()
         selector.loop = self
@@ -63,8 +67,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         """Move the clock on."""
         self._virtual_now += seconds
+        self._turns = 0
         if self._virtual_now > self._limit_s:
             raise OutOfTime(f"more than {self._limit_s:g} s of virtual time: " + self.describe())
+
+    def turn(self) -> None:
+        """Count a turn of the loop."""
+        self._turns += 1
+        if self._turns > LIMIT_TURNS:
+            self._turns = 0  # what is left is tidied up
+            raise OutOfTime(f"{LIMIT_TURNS} turns in no time: " + self.describe())
 
     def describe(self) -> str:
         return f"at {self._virtual_now:.3f} s, tasks {sorted(t.get_name() for t in asyncio.all_tasks(self))}"

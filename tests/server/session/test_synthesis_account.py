@@ -100,8 +100,7 @@ async def test_waiting_ends_in_time_also_while_the_connection_is_lost() -> None:
         await settle()
         waiting.dialer.hold()
         waiting.dialer.last.drop()
-        await asyncio.sleep(0.5)
-        await settle()
+        await asyncio.sleep(0.6)
         assert waiting.endings() == ["failed u2"]
         assert isinstance(waiting.of(UtteranceFailed)[0].error, errors.UpstreamCapacity)
         assert street.account.requests.waiting == 0
