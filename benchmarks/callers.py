@@ -245,12 +245,25 @@ class GatewayListening:
 
     async def end(self) -> None:
         """End in good order."""
+        await self.finish()
+        await self.read_to_end(lambda word: None)
+
+    async def finish(self) -> None:
+        """Say that no more audio comes."""
         await self._call.write(v1.TranscribeStreamRequest(end_session=v1.EndSession()))
         await self._call.done_writing()
-        while await self._call.read() is not grpc.aio.EOF:
-            pass
+
+    async def read_to_end(self, on_word: Callable[[Heard], None]) -> int:
+        """Hand over each word until the session ends in good order; how many transcripts came. Raises `Failed`."""
+        transcripts = 0
+        while (response := await self._call.read()) is not grpc.aio.EOF:
+            if response.HasField("transcript"):
+                transcripts += 1
+                if not response.transcript.is_final:
+                    on_word(Heard.parse(response.transcript.text.rpartition(" ")[2]))
         if (code := await self._call.code()) is not grpc.StatusCode.OK:
             raise Failed(f"the session ended with {code}: {await self._call.details()}")
+        return transcripts
 
     async def cut(self) -> None:
         if self._call is not None:

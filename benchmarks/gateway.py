@@ -2,8 +2,9 @@
 
     python -m benchmarks.gateway SOCKET [FLAG …]    as  wavegate-server [FLAG …]
 
-The probe answers each line on a Unix socket with one line of JSON: the tasks of the loop, and how late its timers rang
-since the last question. `collect` has garbage given back first and adds what memory is in use then.
+The probe answers each line on a Unix socket with one line of JSON: the tasks of the loop, how late its timers rang
+since the last question, and what became of spans. `collect` has garbage given back first and adds what memory is in
+use then.
 It costs one timer every `LAG_EVERY_S` seconds. The gateway stops when its stdin is closed.
 """
 
@@ -22,6 +23,7 @@ from array import array
 from typing import Any
 
 from wavegate_server import app, cli
+from wavegate_server.telemetry import instruments
 
 from benchmarks.wire import percentile
 
@@ -31,7 +33,8 @@ LAG_EVERY_S = 0.02
 class Probe:
     """Watches the loop that it is started on."""
 
-    def __init__(self) -> None:
+    def __init__(self, gateway: app.App) -> None:
+        self._gateway = gateway
         self._lags_ms: array[float] = array("d")
         self._due = 0.0
 
@@ -58,9 +61,16 @@ class Probe:
                 "loop_lag_ms_p99": round(percentile(lags, 0.99), 3),
                 "loop_lag_ms_max": round(max(lags, default=0.0), 3),
             }
-            writer.write(json.dumps(answer | left).encode() + b"\n")
+            writer.write(json.dumps(answer | left | self._spans()).encode() + b"\n")
             await writer.drain()
         writer.close()
+
+    def _spans(self) -> dict[str, float]:
+        """Spans produced, sent and dropped so far, by the gateway's own count."""
+        metrics = getattr(self._gateway, "_metrics", None)  # another checkout may have none
+        if metrics is None:
+            return {}
+        return {f"spans_{labels[0]}": value for labels, value in metrics.numbers(instruments.TRACE_SPANS)}
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -100,7 +110,7 @@ def main() -> None:
     serve = app.App.serve
 
     async def probed(self: app.App) -> int:
-        server = await Probe().start(path)
+        server = await Probe(self).start(path)
         try:
             return await serve(self)
         finally:

@@ -10,6 +10,7 @@ one core the generator used itself: near 1, it measures itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -40,8 +41,14 @@ CHANNELS = 8
 # Whole utterances play equally long: the gateway waits for more where one is far too short for its text.
 UTTERANCE = Order(1, 28_800, 0)
 UTTERANCE_IN_CHUNKS = Order(12, 2400, 2000)
+UTTERANCE_IN_REAL_TIME = Order(400, 480, 10_000)
+UTTERANCE_WITHOUT_END = Order(ENDLESS_CHUNKS, 4800, 0)
+FULL_AFTER_S = 0.1
+"""After this the transport of who does not read is full."""
 CHURN_AT_ONCE = 16
 ENTRANCE_S = 0.02
+LEEWAY_S = 0.5
+"""How much longer than the measured time sessions last."""
 
 Job = dict[str, Any]
 Figures = dict[str, Any]
@@ -227,6 +234,98 @@ async def listen(job: Job) -> Figures:
     }
 
 
+async def both(job: Job) -> Figures:
+    """Sessions of both kinds in real time, half and half, that all end in good order: every chunk is counted.
+
+    CPU per chunk and each chunk's way are those of the window; `chunks_in` and `chunks_out` count the messages with
+    text or audio from the callers, and those with audio or a transcript to them, from the beginning to the end.
+    """
+    window = Window(job.get("pid"))
+    interval_s, count = job["interval_us"] / 1e6, job["sessions"]
+    entered_s = _entrance_s(count, count, interval_s)
+    chunks = round((entered_s + job["warmup_s"] + job["seconds"] + LEEWAY_S) / interval_s)
+    order = Order(chunks, job["speech_bytes"], job["interval_us"])
+    rest = filling(job["heard_bytes"])
+    latencies_us: list[float] = []
+    first_audio_ms: list[float] = []
+    counted = chunks_in = chunks_out = 0
+
+    async with callers(job) as (speech_of, listening_of):
+
+        async def speaking() -> None:
+            nonlocal counted, chunks_in, chunks_out
+            series = Series(order.chunk_bytes)
+            async with cut_at_end(speech_of()) as speech:
+                await speech.open()
+                asked = now_ns()
+
+                def on_audio(audio: bytes) -> None:
+                    nonlocal counted, chunks_out
+                    sent = series.take(audio)
+                    now = now_ns()
+                    chunks_out += 1
+                    if series.next == 1:
+                        first_audio_ms.append((now - asked) / 1e6)
+                    if window.open:
+                        counted += 1
+                        latencies_us.append((now - sent) / 1000)
+
+                await speech.say(order)
+                chunks_in += 1
+                await speech.listen(on_audio)
+                await speech.end()
+
+        async def listening() -> None:
+            nonlocal counted, chunks_in, chunks_out
+            session = listening_of()
+            assert isinstance(session, GatewayListening)
+            async with cut_at_end(session):
+                await session.open()
+
+                def on_word(word: Heard) -> None:
+                    if window.open:
+                        latencies_us.append(word.up_us)
+
+                async def send() -> None:
+                    nonlocal counted, chunks_in
+                    began = now_ns()
+                    for number in range(chunks):
+                        due = began + round(number * interval_s * 1e9)
+                        if (ahead := due - now_ns()) > 0:
+                            await asyncio.sleep(ahead / 1e9)
+                        await session.send(stamp(number, min(due, now_ns())) + rest)
+                        chunks_in += 1
+                        counted += window.open
+                    await session.finish()
+
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(send())
+                    transcripts = await session.read_to_end(on_word)
+                chunks_out += transcripts
+
+        async def session(index: int) -> None:
+            await asyncio.sleep(_entrance_s(index, count, interval_s))
+            await (speaking if index % 2 == 0 else listening)()
+
+        async def measure() -> None:
+            await asyncio.sleep(entered_s + job["warmup_s"])
+            window.begin()
+            await asyncio.sleep(job["seconds"])
+            window.end()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(measure())
+            for index in range(count):
+                tasks.create_task(session(index))
+    return {
+        **window.figures(counted, "chunk"),
+        **spread(latencies_us, "chunk_us"),
+        **spread(first_audio_ms, "first_audio_ms"),
+        "chunks_in": chunks_in,
+        "chunks_out": chunks_out,
+    }
+
+
 # -- sessions ---------------------------------------------------------------------------------------------------
 
 
@@ -404,8 +503,16 @@ class Held:
 
 
 async def churn(job: Job) -> Figures:
-    """Sessions that come and go, both kinds in turn, every other one cancelled in the middle of its work."""
+    """Sessions that come and go, both kinds in turn. How they end is `job["end"]`:
+
+    - `well`: in good order.
+    - `heard`: cancelled by who hears everything as it comes, so that nothing waits to be written.
+    - `waiting`: cancelled by who asked for more audio than it reads, so that some waits to be written (speech only).
+    - `mixed`: every other one in good order, the others cancelled in the middle of their work.
+    """
     left = iter(range(job["sessions"]))
+    end = job.get("end", "mixed")
+    order = {"heard": UTTERANCE_IN_REAL_TIME, "waiting": UTTERANCE_WITHOUT_END}.get(end, UTTERANCE_IN_CHUNKS)
     ended = cancelled = 0
 
     async with callers(job) as (speech_of, listening_of):
@@ -413,7 +520,7 @@ async def churn(job: Job) -> Figures:
         async def speaking(cancels: bool) -> None:
             async with cut_at_end(speech_of()) as speech:
                 await speech.open()
-                await speech.say(UTTERANCE_IN_CHUNKS)
+                await speech.say(order)
                 heard = 0
 
                 def on_audio(audio: bytes) -> None:
@@ -425,6 +532,8 @@ async def churn(job: Job) -> Figures:
                 try:
                     await speech.listen(on_audio)
                 except _Enough:
+                    if end == "waiting":
+                        await asyncio.sleep(FULL_AFTER_S)
                     return
                 await speech.end()
 
@@ -437,12 +546,15 @@ async def churn(job: Job) -> Figures:
                     await session.send(stamp(number, now_ns()) + filling(job["chunk_bytes"]))
                 if not cancels:
                     await session.end()
+                elif end == "heard":
+                    with contextlib.suppress(_Enough):
+                        await session.read(_enough)
 
         async def worker() -> None:
             nonlocal ended, cancelled
             for number in left:
-                cancels = number // 2 % 2 == 1
-                await (speaking if number % 2 == 0 else listening)(cancels)
+                cancels = number // 2 % 2 == 1 if end == "mixed" else end != "well"
+                await (speaking if number % 2 == 0 or end == "waiting" else listening)(cancels)
                 cancelled += cancels
                 ended += not cancels
 
@@ -456,6 +568,10 @@ class _Enough(Exception):
     """The caller has heard what it wanted."""
 
 
+def _enough(word: Heard) -> None:
+    raise _Enough
+
+
 # -- the process ------------------------------------------------------------------------------------------------
 
 
@@ -464,6 +580,7 @@ async def _run() -> None:
     jobs: dict[str, Callable[[Job], Coroutine[Any, Any, Figures]]] = {
         "speak": speak,
         "listen": listen,
+        "both": both,
         "open": open_sessions,
         "barge-in": barge_in,
         "hold": held.hold,

@@ -201,6 +201,7 @@ async def gateway(variant: Variant, upstream_port: int, scratch: Path) -> AsyncG
     environment = {
         "PYTHONPATH": os.pathsep.join(paths),
         "GRPC_VERBOSITY": "NONE",
+        "WAVEGATE_METRICS_LISTEN": "off",
         **dict(variant.environment),
     }
     async with child(f"gateway {variant.name}", arguments, environment) as started:
@@ -222,6 +223,48 @@ async def _probe(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.02)
+
+
+class Collector:
+    """The collector of spans: where its endpoints are, and what they had."""
+
+    def __init__(self, started: Child, ports: Mapping[str, int]) -> None:
+        self._process = started.process
+        self._ports = ports
+
+    def environment(self, endpoint: str) -> tuple[tuple[str, str], ...]:
+        """What has a gateway send its spans to an endpoint; see `benchmarks.collector`."""
+        return (
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                f"http://127.0.0.1:{self._ports[endpoint]}{_path(endpoint)}",
+            ),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf" if endpoint == "http" else "grpc"),
+        )
+
+    async def had(self) -> dict[str, dict[str, int]]:
+        """What each endpoint had since the beginning."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"look\n")
+        answer: dict[str, dict[str, int]] = json.loads(await self._process.stdout.readline())
+        return answer
+
+
+def _path(endpoint: str) -> str:
+    return "/v1/traces" if endpoint == "http" else ""
+
+
+@contextlib.asynccontextmanager
+async def collector() -> AsyncGenerator[Collector, None]:
+    environment = {"PYTHONPATH": str(ROOT), "GRPC_VERBOSITY": "NONE"}
+    async with child("the collector", ["-m", "benchmarks.collector"], environment, talks=True) as started:
+        assert started.process.stdout is not None
+        async with asyncio.timeout(START_TIMEOUT_S):
+            line = await started.process.stdout.readline()
+        if not line:
+            raise BenchmarkError("the collector did not serve")
+        yield Collector(started, json.loads(line))
 
 
 class Generator:

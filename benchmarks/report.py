@@ -13,22 +13,33 @@ from benchmarks.scenarios import DIRECT, Options, Run, Scenario, Shown, medians,
 
 _LABEL = 46
 _COLUMN = 13
+_COMPARED = 20
 
 
 def table(scenario: Scenario, runs: list[Run], variants: list[str]) -> str:
-    """The rows of one scenario. With two gateways the second is compared with the first, else with the direct way."""
+    """The rows of one scenario. Each column is compared with the base: the first gateway, or the direct way where
+    there is only one, or what the scenario says."""
     middle = medians(runs)
-    columns = [*variants, *([DIRECT] if DIRECT in middle else [])]
-    one, other = (variants[1], variants[0]) if len(variants) > 1 else (variants[0], DIRECT)
-    compared = pairs(runs, one, other)
+    columns = list(middle)
+    if scenario.base:
+        base, others = scenario.base, [c for c in columns if c != scenario.base]
+    elif len(variants) > 1:
+        base, others = variants[0], variants[1:]
+    else:
+        base, others = DIRECT, variants
+    compared = {other: pairs(runs, other, base) for other in others}
     head = f"{scenario.name:<{_LABEL}}" + "".join(f"{c:>{_COLUMN}}" for c in columns)
-    lines = ["", head + (f"   {one} to {other}" if compared else ""), f"  {scenario.about}"]
+    lines = ["", head + "".join(f"   {f'{o} to {base}':<{_COMPARED}}" for o in others if compared[o])]
+    lines.append(f"  {scenario.about}")
     for row in scenario.rows:
-        cells = "".join(f"{_cell(middle[c].get(row.key)):>{_COLUMN}}" for c in columns)
-        line = f"  {row.label:<{_LABEL - 2}}{cells}"
-        if (pair := compared.get(row.key)) is not None:
-            line += "   " + _compared(row, asdict(pair), len(variants) > 1)
-        lines.append(line)
+        line = f"  {row.label:<{_LABEL - 2}}" + "".join(
+            f"{_cell(middle[c].get(row.key)):>{_COLUMN}}" for c in columns
+        )
+        for other in others:
+            pair = compared[other].get(row.key)
+            text = "" if pair is None else _compared(row, asdict(pair), base == DIRECT)
+            line += f"   {text:<{_COMPARED}}"
+        lines.append(line.rstrip())
     return "\n".join(lines)
 
 
@@ -38,8 +49,8 @@ def _cell(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _compared(row: Shown, pair: Mapping[str, float], gateways: bool) -> str:
-    if row.adds and not gateways:
+def _compared(row: Shown, pair: Mapping[str, float], with_direct: bool) -> str:
+    if row.adds and with_direct:
         return (
             f"{pair['difference']:+,.3g}" if abs(pair["difference"]) < 100 else f"{pair['difference']:+,.0f}"
         )
@@ -52,9 +63,12 @@ def as_json(
     """Everything that was measured, and where."""
     found: dict[str, Any] = {}
     for name, runs in results.items():
-        compared = {f"{v} to {DIRECT}": pairs(runs, v, DIRECT) for v in variants}
-        for variant in variants[1:]:
-            compared[f"{variant} to {variants[0]}"] = pairs(runs, variant, variants[0])
+        compared = {}
+        present = list(dict.fromkeys(run.variant for run in runs))
+        for base in dict.fromkeys([DIRECT, *present]):
+            for variant in present[present.index(base) + 1 :] if base != DIRECT else present:
+                if variant != DIRECT:
+                    compared[f"{variant} to {base}"] = pairs(runs, variant, base)
         found[name] = {
             "medians": medians(runs),
             "pairs": {k: {key: asdict(p) for key, p in v.items()} for k, v in compared.items() if v},

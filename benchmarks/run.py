@@ -92,7 +92,13 @@ async def _bench(given: argparse.Namespace) -> int:
             load = await stack.enter_async_context(generator())
             if given.pin:
                 _pin([g.pid for g in gateways], load.pid)
-            bench = Bench(gateways, load, f"ws://127.0.0.1:{port}", options)
+            bench = Bench(
+                gateways,
+                load,
+                f"ws://127.0.0.1:{port}",
+                options,
+                lambda variant: gateway(variant, port, Path(scratch)),
+            )
             for scenario in SCENARIOS:
                 if wanted and scenario.name not in wanted:
                     continue

@@ -8,11 +8,12 @@ rounds, and the ratios and differences within a round.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.processes import Gateway, Generator
+from benchmarks.processes import Collector, Gateway, Generator, Variant, collector
 from benchmarks.wire import median, slope
 
 DIRECT = "direct"
@@ -22,8 +23,14 @@ SETTLE_S = 0.5
 """How long ended sessions may take to be gone."""
 SETTLE_WITHIN_S = 10.0
 SAMPLES = 12
-"""Times that memory is weighed while sessions come and go."""
+"""Times that memory is weighed while sessions of a kind come and go."""
+ENDS = ("well", "heard", "waiting")
+"""How sessions end whose memory is weighed; see `benchmarks.load.churn`."""
 MAX_LOAD_SHARE = 0.85
+MAX_WAITING_SPANS = 27_048
+"""That wait for a collector: the exporter's queue, and the batch that is on its way."""
+MAX_TRACING_MIB = 32.0
+"""What spans that wait, and those that are kept, may add to a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Bench:
     generator: Generator
     upstream_url: str
     options: Options
+    another: Callable[[Variant], AbstractAsyncContextManager[Gateway]]
+    """Starts one more gateway, in front of the same upstream."""
     problems: list[str] = field(default_factory=list)
     say: Callable[[str], None] = print
 
@@ -79,6 +88,8 @@ class Scenario:
     about: str
     rows: tuple[Shown, ...]
     run: Callable[[Bench], Awaitable[list[Run]]]
+    base: str = ""
+    """The variant that the others are compared with, where they are not the bench's own."""
 
 
 _CPU_CHUNK = Shown("cpu_us_per_chunk", "CPU per chunk, µs")
@@ -88,8 +99,25 @@ _LAG = (
 )
 
 
+_SPANS = (
+    Shown("spans_produced", "spans produced"),
+    Shown("spans_sent", "spans sent"),
+    Shown("spans_dropped", "spans dropped"),
+    Shown("chunk_spans", "spans of chunks that came"),
+    Shown("chunk_spans_missing", "chunks without one"),
+)
+
+
 def _spread(key: str, label: str, *, adds: bool = True) -> tuple[Shown, Shown]:
     return Shown(f"{key}_p50", f"{label} p50", adds), Shown(f"{key}_p99", f"{label} p99", adds)
+
+
+def _left_by(end: str, label: str) -> tuple[Shown, Shown, Shown]:
+    return (
+        Shown(f"{end}_private_bytes", f"{label}: process, bytes"),
+        Shown(f"{end}_native_bytes", f"{label}: libraries, bytes"),
+        Shown(f"{end}_python_blocks", f"{label}: Python, blocks"),
+    )
 
 
 # -- in turn ----------------------------------------------------------------------------------------------------
@@ -160,6 +188,138 @@ async def _barge_in(bench: Bench) -> list[Run]:
     return runs
 
 
+# -- tracing ----------------------------------------------------------------------------------------------------
+
+_OFF = "off"
+_COLLECTORS = {"on": "grpc", "http": "http", "hanging": "hanging", "down": "down"}
+"""Variants whose chunks are all traced, and the collector's endpoint that they send to."""
+_ANSWER = frozenset({_OFF, "on", "http"})
+
+
+async def _tracing(bench: Bench) -> list[Run]:
+    """Every chunk traced against none: real time, flat out, and new sessions."""
+    seconds = bench.options.seconds
+    speak = {"chunk_bytes": 4800, "interval_us": 0, "warmup_s": min(1.0, seconds / 3), "seconds": seconds}
+    more = {
+        "flat": {"job": "speak", "sessions": 8, **speak},
+        "open": {"job": "open", "rate": 20, "warmup_s": 0.5, "seconds": seconds},
+    }
+    return await _traced(bench, ("on",), more)
+
+
+async def _collectors(bench: Bench) -> list[Run]:
+    """Every chunk traced, by ways to collectors of all sorts."""
+    return await _traced(bench, tuple(_COLLECTORS), {})
+
+
+async def _traced(bench: Bench, wanted: Sequence[str], more: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+    """Run everything against gateways with and without traces, in turn."""
+    options, runs = bench.options, list[Run]()
+    both = {
+        "job": "both",
+        "sessions": options.sessions,
+        "speech_bytes": 2400,
+        "heard_bytes": 1600,
+        "interval_us": 50_000,
+        "warmup_s": min(1.0, options.seconds / 3),
+        "seconds": options.seconds,
+    }
+    within_s = 2 * options.seconds + SETUP_S
+    async with AsyncExitStack() as stack:
+        to = await stack.enter_async_context(collector())
+        traced = []
+        for plain in [g.variant for g in bench.gateways]:
+            own = "" if plain is bench.gateways[0].variant else f"{plain.name} "
+            for name, environment in {
+                _OFF: (("OTEL_SDK_DISABLED", "true"),),
+                **{name: to.environment(_COLLECTORS[name]) for name in wanted},
+            }.items():
+                quiet = () if name in _ANSWER else ("--log-level", "error")
+                variant = replace(
+                    plain,
+                    name=own + name,
+                    flags=(*plain.flags, *quiet),
+                    environment=(*plain.environment, *environment),
+                )
+                traced.append((name, await stack.enter_async_context(bench.another(variant))))
+        before = {gateway.pid: (await gateway.weigh())["private_bytes"] for _, gateway in traced}
+        for number in range(options.rounds):
+            grown: dict[str, float] = {}
+            for name, gateway in traced:
+                target = {"target": gateway.target, "pid": gateway.pid, "seed": number}
+                had = await to.had()
+                produced = await gateway.ask()
+                figures = await bench.generator.do({**both, **target}, within_s)
+                figures |= {k: v for k, v in (await gateway.ask()).items() if k.startswith("loop_lag")}
+                figures["memory_mib"] = round((await gateway.weigh())["private_bytes"] / 2**20, 1)
+                grown[name] = figures["memory_mib"] - before[gateway.pid] / 2**20
+                if name != _OFF:
+                    answers = name in _ANSWER
+                    figures |= await _spans(
+                        bench, gateway, to, _COLLECTORS[name], produced, had, figures, answers
+                    )
+                    if grown[name] - grown.get(_OFF, 0.0) > MAX_TRACING_MIB:
+                        bench.problems.append(
+                            f"{gateway.variant.name}: tracing grew to {grown[name]:.0f} MiB"
+                        )
+                for prefix, job in more.items():
+                    done = await bench.generator.do({**job, **target}, within_s)
+                    figures |= {f"{prefix}_{key}": value for key, value in done.items()}
+                runs.append(Run(gateway.variant.name, number, figures))
+    return runs
+
+
+async def _spans(
+    bench: Bench,
+    gateway: Gateway,
+    to: Collector,
+    endpoint: str,
+    gateway_before: Mapping[str, float],
+    had_before: Mapping[str, Mapping[str, int]],
+    figures: Mapping[str, float],
+    answers: bool,
+) -> dict[str, float]:
+    """What became of the spans of a job, once all is settled; whatever does not add up is a problem."""
+    name, problems = gateway.variant.name, bench.problems
+    kinds = ("spans_produced", "spans_sent", "spans_dropped")
+    for _ in range(round(SETTLE_WITHIN_S / SETTLE_S)):
+        await asyncio.sleep(SETTLE_S)
+        now = await gateway.ask()
+        if "spans_produced" not in now or now["spans_produced"] == now["spans_sent"] + now["spans_dropped"]:
+            break
+        if (
+            not answers
+            and now["spans_produced"] - now["spans_sent"] - now["spans_dropped"] <= MAX_WAITING_SPANS
+        ):
+            break
+    else:
+        problems.append(f"{name}: spans are neither sent nor dropped: {now}")
+    spans = {kind: now.get(kind, 0.0) - gateway_before.get(kind, 0.0) for kind in kinds}
+    if not answers:
+        return spans
+    had = (await to.had())[endpoint]
+    got = {key: value - had_before[endpoint][key] for key, value in had.items()}
+    if got["malformed"]:
+        problems.append(f"{name}: {got['malformed']} requests that no collector would understand")
+    if got["spans"] != spans["spans_sent"]:
+        problems.append(f"{name}: {spans['spans_sent']:.0f} spans were sent, {got['spans']} came")
+    for direction in ("in", "out"):
+        missing = figures[f"chunks_{direction}"] - got[f"chunks_{direction}"]
+        if missing and not spans["spans_dropped"]:
+            problems.append(f"{name}: {missing:.0f} spans of chunks {direction} are missing")
+    return {
+        **spans,
+        "spans_came": got["spans"],
+        "chunk_spans": got["chunks_in"] + got["chunks_out"],
+        "chunk_spans_missing": figures["chunks_in"]
+        + figures["chunks_out"]
+        - got["chunks_in"]
+        - got["chunks_out"],
+        "spans_parsed": got["parsed"],
+        "bytes_per_span": round(got["size_bytes"] / got["spans"], 1) if got["spans"] else 0.0,
+    }
+
+
 # -- memory -----------------------------------------------------------------------------------------------------
 
 
@@ -172,10 +332,11 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
     options = bench.options
     base = {"target": gateway.target, "pid": gateway.pid, "chunk_bytes": 2400}
 
-    async def churn(sessions: int) -> None:
-        await bench.generator.do({**base, "job": "churn", "sessions": sessions}, sessions + SETUP_S)
+    async def churn(sessions: int, end: str) -> None:
+        job = {**base, "job": "churn", "sessions": sessions, "end": end}
+        await bench.generator.do(job, sessions + SETUP_S)
 
-    await churn(options.warm_up)
+    await churn(options.warm_up, "mixed")
     before = await settled(gateway, None)
     figures: dict[str, float] = {}
     for kind in ("tts", "stt"):
@@ -191,15 +352,17 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         figures[f"idle_{kind}_kib"] = round(each / 1024, 1)
         figures[f"idle_{kind}_tasks"] = round((full["tasks"] - empty["tasks"]) / options.held, 2)
         figures[f"idle_{kind}_cpu_us_per_s"] = round(1e6 * rest["cpu_share"] / options.held, 2)
-    step = -(-options.churn // SAMPLES)
-    weighed = [await settled(gateway, before)]
-    for _ in range(SAMPLES):
-        await churn(step)
-        weighed.append(await settled(gateway, before))
-    after = weighed[-1]
-    for what in ("private_bytes", "native_bytes", "python_blocks"):
-        points = [(float(number * step), w[what]) for number, w in enumerate(weighed)]
-        figures[f"{what}_per_session"] = round(slope(points), 3)
+    step = -(-options.churn // (SAMPLES * len(ENDS)))
+    for end in ENDS:
+        await churn(step, end)
+        weighed = [await settled(gateway, before)]
+        for _ in range(SAMPLES):
+            await churn(step, end)
+            weighed.append(await settled(gateway, before))
+        for what in ("private_bytes", "native_bytes", "python_blocks"):
+            points = [(float(number * step), w[what]) for number, w in enumerate(weighed)]
+            figures[f"{end}_{what}"] = round(slope(points), 3)
+    after = await settled(gateway, before)
     for what in ("descriptors", "tasks", "threads"):
         left = after[what] - before[what]
         figures[f"{what}_left"] = left
@@ -284,16 +447,47 @@ SCENARIOS = (
         _barge_in,
     ),
     Scenario(
+        "tracing",
+        "every chunk traced, against none: sessions of both kinds in real time; 8 flat out; 20 new ones a second",
+        (
+            _CPU_CHUNK,
+            *_spread("chunk_us", "a chunk's way, µs"),
+            *_spread("first_audio_ms", "first audio, ms"),
+            *_LAG,
+            Shown("flat_cpu_us_per_chunk", "flat out: CPU per chunk, µs"),
+            Shown("flat_chunks_per_s", "flat out: chunks a second"),
+            Shown("open_cpu_us_per_session", "CPU per session, µs"),
+            *_spread("open_first_audio_ms", "text to first audio, ms"),
+            *_SPANS,
+        ),
+        _tracing,
+        _OFF,
+    ),
+    Scenario(
+        "collectors",
+        "every chunk traced, to a collector by gRPC or HTTP, to one that hangs, to one that is down",
+        (
+            _CPU_CHUNK,
+            *_spread("chunk_us", "a chunk's way, µs"),
+            *_spread("first_audio_ms", "first audio, ms"),
+            *_LAG,
+            *_SPANS,
+            Shown("memory_mib", "memory afterwards, MiB"),
+        ),
+        _collectors,
+        _OFF,
+    ),
+    Scenario(
         "memory",
-        "idle sessions; then sessions that come and go, every other one cancelled",
+        "idle sessions; then sessions that come and go",
         (
             Shown("idle_tts_kib", "an idle synthesis session, KiB"),
             Shown("idle_stt_kib", "an idle transcription session, KiB"),
             Shown("idle_tts_cpu_us_per_s", "its CPU per second, synthesis, µs"),
             Shown("idle_stt_cpu_us_per_s", "its CPU per second, transcription, µs"),
-            Shown("private_bytes_per_session", "an ended one leaves: the process grows, bytes"),
-            Shown("native_bytes_per_session", "an ended one leaves: in use by libraries, bytes"),
-            Shown("python_blocks_per_session", "an ended one leaves: in use by Python, blocks"),
+            *_left_by("well", "one that ended leaves"),
+            *_left_by("heard", "one cancelled while heard"),
+            *_left_by("waiting", "one cancelled while audio waits"),
             Shown("descriptors_left", "descriptors left"),
             Shown("tasks_left", "tasks left"),
         ),
