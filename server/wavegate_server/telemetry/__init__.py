@@ -8,7 +8,8 @@ tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -17,12 +18,33 @@ if TYPE_CHECKING:
 Attribute = str | int | float | bool | Sequence[str]
 Direction = Literal["in", "out"]
 """`in`: from the caller to the upstream; `out`: from the upstream to the caller."""
-Reading = tuple[tuple[str, ...], float]
 Chunks = Literal["all", "first_last", "errors", "off"]
 """Which chunks get spans. `errors`: those of calls in which something fails."""
 ContextUse = Literal["trust", "link"]
 """What a caller's trace context does. `link`: calls begin traces of their own, linked to the caller's."""
+Reading = tuple[tuple[str, ...], float]
 """What a gauge shows: the values of its labels, and the number."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSpan:
+    """A span as it was recorded. Ids are hex digits, `parent_id` is empty for the root of a trace; times are
+    nanoseconds since the Unix epoch."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    parent_is_remote: bool
+    """Whether the parent is the caller's own span."""
+    name: str
+    kind: Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, Attribute]
+    failed: bool
+    error_message: str
+    links: tuple[tuple[str, str], ...]
+    """Trace and span id of each."""
 
 
 class Span(Protocol):
@@ -113,6 +135,10 @@ class Telemetry(Protocol):
     def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
         """Have a gauge read when somebody looks."""
 
+    def recent(self, key: str, caller: str) -> Iterator[EndedSpan]:
+        """The newest spans of a trace (its id), or of the traces of a session (its id), as far as they are below
+        SERVER spans whose `speech.caller` is `caller` (empty: that have none). Each is decoded when it is asked for."""
+
 
 class NullSpan:
     """A span that nobody sees, with ids all the same: sessions and logs can be told apart by them."""
@@ -197,3 +223,6 @@ class NullTelemetry:
 
     def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
         pass
+
+    def recent(self, key: str, caller: str) -> Iterator[EndedSpan]:
+        return iter(())

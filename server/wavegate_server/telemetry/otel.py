@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, ParentBasedTraceIdRatio, Sampler
@@ -26,6 +28,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from wavegate_server.telemetry import (
     Attribute,
     Direction,
+    EndedSpan,
     Lane,
     NullLane,
     NullSpan,
@@ -50,6 +53,13 @@ from wavegate_server.telemetry.tracer import Knobs, Parent, Tracer, found
 __all__ = ["Knobs", "OtelTelemetry", "TelemetryConfigError", "destination", "from_environment"]
 
 _W3C: Final = TraceContextTextMapPropagator()
+_KINDS: Final[Mapping[int, Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]]] = {
+    encoding.INTERNAL: "INTERNAL",
+    encoding.SERVER: "SERVER",
+    encoding.CLIENT: "CLIENT",
+    encoding.PRODUCER: "PRODUCER",
+    encoding.CONSUMER: "CONSUMER",
+}
 
 
 class Numbers(Protocol):
@@ -185,11 +195,9 @@ class OtelTelemetry:
 
     # -- for those who ask the gateway ------------------------------------------------------------------------------
 
-    def recent(self, key: str) -> bytes:
-        """The newest spans of a trace (32 hex digits) or of a session (its id): `TracesData`, maybe of no span."""
+    def recent(self, key: str, caller: str) -> Iterator[EndedSpan]:
         self.tracer.flush()
-        spans = found(self.tracer.recent, key)
-        return encoding.request(encoding.resource(self.resource), encoding.scope(names.SCOPE, ""), spans)
+        return map(_decoded, found(self.tracer.recent, key, caller))
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -231,6 +239,32 @@ def destination() -> str | None:
     """The endpoint that spans go to; None where they go nowhere. Raises `TelemetryConfigError`."""
     to = Destination.from_environment("traces")
     return to.endpoint if to is not None else None
+
+
+def _decoded(encoded: bytes) -> EndedSpan:
+    """A span as `encoding` made it."""
+    span = ScopeSpans.FromString(encoded).spans[0]
+    return EndedSpan(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        parent_is_remote=bool(span.parent_span_id) and bool(span.flags & encoding.IS_REMOTE),
+        name=span.name,
+        kind=_KINDS[span.kind],
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        attributes={pair.key: _plain(pair.value) for pair in span.attributes},
+        failed=span.status.code == encoding.STATUS_ERROR,
+        error_message=span.status.message,
+        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+    )
+
+
+def _plain(value: AnyValue) -> Attribute:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(item.string_value for item in value.array_value.values)
+    return cast("Attribute", getattr(value, kind)) if kind else ""
 
 
 def _remote(carrier: Mapping[str, list[str]]) -> Parent | None:

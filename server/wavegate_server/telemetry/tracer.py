@@ -45,7 +45,11 @@ FLUSH_CHUNKS: Final = 256
 MAX_SPANS: Final = 2_400
 """Spans of one trace; the rest up to 2,500 is the caller's own."""
 KEPT_SPANS: Final = 2_500
-"""Spans kept of a recording that is only sent if it fails."""
+"""Spans kept of a recording that is only sent if it fails, beside those of chunks."""
+KEPT_CHUNKS: Final = 500
+"""Its newest chunks, which get spans only then; about 150 kB."""
+REMEMBERED_TRACES: Final = 10_000
+"""Callers' traces whose spans are counted on when all calls of them are over: another may come."""
 SEGMENT_CHUNKS: Final = 500
 SEGMENT_NS: Final = 30 * 10**9
 RECENT_SPANS: Final = 20_000
@@ -78,7 +82,7 @@ class _Count:
 class _Volume:
     """One trace of a recording."""
 
-    __slots__ = ("_next", "count", "flags", "origin", "root_id", "trace_id", "trace_state", "tracer")
+    __slots__ = ("_next", "count", "root_id", "trace_id", "trace_state", "tracer")
 
     def __init__(self, tracer: Tracer, trace_id: bytes, trace_state: str, count: _Count) -> None:
         self.tracer = tracer
@@ -87,8 +91,6 @@ class _Volume:
         self.count = count
         self.root_id = b""
         """Of a continuation."""
-        self.origin = b""
-        """The span that a continuation is linked with."""
         self._next: _Volume | None = None
 
     def place(self, recording: Recording) -> _Volume:
@@ -104,7 +106,6 @@ class _Volume:
         following = _Volume(tracer, tracer.trace_id(), "", _Count())
         following.root_id = tracer.span_id()
         following.count.spans = 1
-        tracer.counts[following.trace_id] = following.count
         self._next = following
         now = time.time_ns()
         recording.volumes += 1
@@ -125,6 +126,8 @@ class _Volume:
         )
         if recording.segment is not None and recording.segment.volume is self:
             recording.segment.links.append(encoding.link(following.trace_id, following.root_id))
+        else:  # between two segments
+            origin.link_to(following.trace_id, following.root_id)
         return following
 
 
@@ -160,14 +163,16 @@ class Recording:
     """A call and all that happens below it."""
 
     __slots__ = (
+        "_held",
         "_kept",
-        "_kept_chunks",
         "_lasting",
+        "caller",
         "identity",
         "root",
         "sampled",
         "segment",
         "segments",
+        "shows_chunks",
         "tracer",
         "volumes",
     )
@@ -178,46 +183,51 @@ class Recording:
         self.root: LiveSpan
         self.identity: dict[str, Attribute] = {}
         """Attributes by which each part of it is found."""
+        self.caller: Attribute = ""
+        """Who may see it."""
         self.volumes = 0
         self.segments = 0
         self.segment: _Segment | None = None
         self._lasting = 1
         """What has not ended: the root, and who retained it."""
+        self.shows_chunks = sampled and tracer.knobs.chunks != "errors"
         self._kept: deque[bytes] | None = None
         if not sampled and tracer.knobs.keep_errors and tracer.exporting:
             self._kept = deque(maxlen=KEPT_SPANS)
-        self._kept_chunks: deque[bytes] | None = None
-        if tracer.knobs.chunks == "errors":
-            self._kept_chunks = deque(maxlen=KEPT_SPANS)
+        self._held: deque[tuple[Any, ...]] | None = None
+        """Chunks that are shown if something fails."""
+        if not self.shows_chunks and (sampled or self._kept is not None):
+            self._held = deque(maxlen=KEPT_CHUNKS)
 
     def take(self, span: bytes) -> None:
         """An encoded span."""
         tracer = self.tracer
-        tracer.recent.append(span)
+        tracer.recent.append((self.caller, span))
         if self.sampled:
             tracer.out.append(span)
             tracer.arm()
         elif self._kept is not None:
             self._kept.append(span)
 
-    def take_chunk(self, span: bytes) -> None:
-        if self._kept_chunks is not None:
-            self._kept_chunks.append(span)
-        else:
-            self.take(span)
+    def take_chunk(self, record: tuple[Any, ...]) -> None:
+        """A chunk that is to have a span."""
+        if self.shows_chunks:
+            self.take(record[0].encode(record))
+        elif self._held is not None:
+            self._held.append(record)
 
     def failed(self) -> None:
-        """Something below it failed: what was kept for this case is sent."""
+        """Something below it failed: what was kept for this case is sent, and all that follows."""
         if self._kept is not None:
             self.sampled = True
             self.tracer.out.extend(self._kept)
             self._kept = None
             self.tracer.arm()
-        if self._kept_chunks is not None:
-            self.tracer.flush()
-            chunks, self._kept_chunks = self._kept_chunks, deque(maxlen=KEPT_SPANS)
-            for span in chunks:
-                self.take(span)
+        if self._held is not None:
+            held, self._held = self._held, None
+            self.shows_chunks = True
+            for record in held:
+                self.take_chunk(record)
 
     def retain(self) -> None:
         self._lasting += 1
@@ -227,7 +237,7 @@ class Recording:
         if self._lasting == 0:
             self.tracer.flush()
             self.end_segment()
-            self._kept = self._kept_chunks = None
+            self._kept = self._held = None
 
     def summed(
         self,
@@ -241,6 +251,9 @@ class Recording:
     ) -> None:
         """Add a chunk to the segment."""
         segment = self.segment
+        if segment is not None and start_ns - segment.start_ns >= SEGMENT_NS:
+            self.end_segment()
+            segment = None
         if segment is None:
             volume = self.root.volume.place(self)
             segment = self.segment = _Segment(volume, start_ns, self.tracer.dropped)
@@ -254,10 +267,7 @@ class Recording:
         segment.last_ns = max(segment.last_ns, end_ns)
         segment.max_queue_ns = max(segment.max_queue_ns, queue_ns)
         segment.max_write_ns = max(segment.max_write_ns, write_ns)
-        if (
-            segment.chunks_in + segment.chunks_out >= SEGMENT_CHUNKS
-            or segment.last_ns - segment.start_ns >= SEGMENT_NS
-        ):
+        if segment.chunks_in + segment.chunks_out >= SEGMENT_CHUNKS:
             self.end_segment()
 
     def end_segment(self) -> None:
@@ -359,8 +369,11 @@ class LiveSpan:
         if self._ended:
             return
         self._attributes.update(attributes)
-        if names.SESSION_ID in attributes and self is self.recording.root:
-            self.recording.identity[names.SESSION_ID] = attributes[names.SESSION_ID]
+        if self is self.recording.root:
+            if names.SESSION_ID in attributes:
+                self.recording.identity[names.SESSION_ID] = attributes[names.SESSION_ID]
+            if names.CALLER in attributes:
+                self.recording.caller = attributes[names.CALLER]
 
     def event(self, name: str, attributes: Mapping[str, Attribute] | None = None) -> None:
         if not self._ended:
@@ -464,20 +477,12 @@ class ChunkLane:
         if self._last is not None or self.tracer.knobs.chunks == "first_last":
             self.tracer.flush()
             if self._last is not None:
-                self.recording.take_chunk(self.encode(*self._last))
+                self.recording.take_chunk(self._last)
                 self._last = None
 
-    def encode(
-        self,
-        sequence: int,
-        size: int,
-        start_ns: int,
-        handed_ns: int,
-        end_ns: int,
-        offset_s: float,
-        duration_s: float,
-    ) -> bytes:
+    def encode(self, record: tuple[Any, ...]) -> bytes:
         """One span, in the volume that has room for it."""
+        _, sequence, size, start_ns, handed_ns, end_ns, offset_s, duration_s = record
         volume = self.volume.place(self.recording)
         encoder = self._encoder
         if encoder is None or volume is not self.volume:
@@ -531,7 +536,9 @@ class Tracer:
         self.exporting = offer is not None
         self.counts: WeakValueDictionary[bytes, _Count] = WeakValueDictionary()
         self.out: list[bytes] = []
-        self.recent: deque[bytes] = deque(maxlen=RECENT_SPANS)
+        self.recent: deque[tuple[Attribute, bytes]] = deque(maxlen=RECENT_SPANS)
+        """Each with whom it belongs to: a trace may hold calls of several callers."""
+        self._remembered: deque[_Count] = deque(maxlen=REMEMBERED_TRACES)
         self.bits = random.Random().getrandbits  # noqa: S311 - ids, not secrets; seeded by the system
         self._sample = sample
         self._offer = offer
@@ -572,11 +579,13 @@ class Tracer:
         follows = parent is not None and self.knobs.context == "trust"
         trace_id = parent[0] if parent is not None and follows else self.trace_id()
         recording = Recording(self, self._sample(trace_id, method, parent if follows else None))
-        count = self.counts.get(trace_id)
-        if count is None:
-            count = self.counts[trace_id] = _Count()
-        volume = _Volume(self, trace_id, parent[3] if parent is not None and follows else "", count)
-        count.spans += 1
+        volume = _Volume(
+            self,
+            trace_id,
+            parent[3] if parent is not None and follows else "",
+            self._count_of(trace_id) if follows else _Count(),
+        )
+        volume.count.spans += 1
         root = LiveSpan(
             recording,
             volume,
@@ -606,14 +615,11 @@ class Tracer:
         recording = parent.recording
         kind = encoding.CLIENT if client else encoding.INTERNAL
         said = {**recording.identity, **(attributes or {})}
-        if remote is not None:
-            count = self.counts.get(remote[0])
-            if count is None:
-                count = self.counts[remote[0]] = _Count()
+        if remote is not None and self.knobs.context == "trust":
             base = (
                 parent.volume
                 if remote[0] == parent.volume.trace_id
-                else _Volume(self, remote[0], remote[3], count)
+                else _Volume(self, remote[0], remote[3], self._count_of(remote[0]))
             )
             volume = base.place(recording)
             away = volume is not base
@@ -631,7 +637,17 @@ class Tracer:
         span = LiveSpan(recording, volume, parent_id, name, kind, said, start_ns=start_ns)
         if away:
             span.link_to(parent.trace_bytes, parent.span_bytes)
+        if remote is not None:
+            span.link_to(remote[0], remote[1])
         return span
+
+    def _count_of(self, trace_id: bytes) -> _Count:
+        """How many spans a trace of a caller has, of all its calls."""
+        count = self.counts.get(trace_id)
+        if count is None:
+            count = self.counts[trace_id] = _Count()
+            self._remembered.append(count)
+        return count
 
     def lane(
         self, parent: Span, kind: str, direction: Direction, attributes: Mapping[str, Attribute]
@@ -676,6 +692,10 @@ class Tracer:
         for record in pending:
             lane: ChunkLane = record[0]
             size, start_ns, handed_ns, end_ns = record[2:6]
+            if not start_ns <= handed_ns <= end_ns:  # the clock was set back
+                handed_ns = max(start_ns, handed_ns)
+                end_ns = max(handed_ns, end_ns)
+                record = (*record[:4], handed_ns, end_ns, *record[6:])  # noqa: PLW2901
             write_ns = end_ns - handed_ns
             measure(CHUNK_RESIDENCE, (end_ns - start_ns) * 1e-9, lane.kind, lane.direction)
             if lane.direction == "out":
@@ -691,12 +711,12 @@ class Tracer:
                 record[7] if lane.is_audio else 0.0,
             )
             if chunks in {"all", "errors"}:
-                recording.take_chunk(lane.encode(*record[1:]))
+                recording.take_chunk(record)
             elif chunks == "first_last":
                 if lane.first:
-                    recording.take_chunk(lane.encode(*record[1:]))
+                    recording.take_chunk(record)
                 else:
-                    lane.hold(record[1:])
+                    lane.hold(record)
             lane.first = False
         if self.out:
             if self._armed is not None:
@@ -707,9 +727,10 @@ class Tracer:
                 self._offer(out)
 
 
-def found(recent: Iterable[bytes], key: str) -> list[bytes]:
-    """Of encoded spans those that belong to a trace (32 hex digits), or to the traces of a session (its id)."""
-    spans = list(recent)
+def found(recent: Iterable[tuple[Attribute, bytes]], key: str, caller: str) -> list[bytes]:
+    """Of a caller's encoded spans those that belong to a trace (32 hex digits), or to the traces of a session (its
+    id)."""
+    spans = [span for owner, span in recent if owner == caller]
     try:
         traces = {bytes.fromhex(key)} if len(key) == 32 else set()
     except ValueError:
