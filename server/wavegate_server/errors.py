@@ -5,7 +5,7 @@
         - `InvalidInput` (FIELD_INVALID), `MessageOrder`, `RevisionMismatch`, `NotSupported`
         - `StartTimeout`, `SessionIdle`
         - `Unauthenticated`, `Forbidden`
-        - `SessionNotFound`, `SessionTakenOver`, `SessionClosed`, `ResumeGap`
+        - `SessionNotFound`, `TraceNotFound`, `SessionTakenOver`, `SessionClosed`, `ResumeGap`
     - `CapacityError`: no room now
         - `CallerQuota`, `GatewayCapacity`, `UpstreamCapacity`
     - `UpstreamError`: the other side of the gateway
@@ -139,6 +139,12 @@ class SessionNotFound(CallerError):
     """Raised for an unknown session, an ended one and another caller's alike."""
 
     reason = "SESSION_NOT_FOUND"
+
+
+class TraceNotFound(CallerError):
+    """Raised where no span of a trace or a session is held that the caller may see."""
+
+    reason = "TRACE_NOT_FOUND"
 
 
 class SessionTakenOver(CallerError):

@@ -132,6 +132,7 @@ SHAPES = {
     "SessionService.GetSession": (False, False),
     "SessionService.ListSessions": (False, False),
     "SessionService.CloseSession": (False, False),
+    "SessionService.GetTrace": (False, True),
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import grpc.aio
 from wavegate.speech.v1 import session_service_pb2 as pb
@@ -12,6 +14,7 @@ from wavegate.speech.v1 import session_service_pb2_grpc as pb_grpc
 
 from wavegate_server import errors
 from wavegate_server.errors import WavegateError
+from wavegate_server.rpc.auth import ANONYMOUS
 from wavegate_server.rpc.convert import control
 from wavegate_server.rpc.convert.common import page_token, place_of_token, required_id
 from wavegate_server.rpc.gateway import Gateway
@@ -23,10 +26,13 @@ MAX_UNREAD = 1024
 """Responses that wait for a control stream's reader; then its requests are read no further."""
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
+SPANS_PER_RESPONSE: Final = 50
+"""They take the event loop about a millisecond."""
+_TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class SessionServicer(pb_grpc.SessionServiceServicer):
-    """Serves the live sessions of the registry, each caller only its own."""
+    """Serves the live sessions of the registry and the newest spans, each caller only its own."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -56,8 +62,34 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self._get(request.session_id).close_by_operator(request.discard)
         return pb.CloseSessionResponse()
 
+    async def GetTrace(self, request: pb.GetTraceRequest, context: Any) -> None:  # noqa: N802
+        caller = current_call().caller
+        spans = self._gateway.telemetry.recent(_trace_key(request), "" if caller == ANONYMOUS else caller)
+        is_empty = True
+        while batch := list(islice(spans, SPANS_PER_RESPONSE)):
+            is_empty = False
+            await context.write(pb.GetTraceResponse(spans=map(control.trace_span, batch)))
+        if is_empty:
+            raise errors.TraceNotFound(
+                f"no span of {_trace_key(request)!r} is held: the gateway keeps the newest ones of its callers, each "
+                "from its end on; ask soon after a session, or ask the collector"
+            )
+
     def _get(self, session_id: str) -> Session:
         return self._gateway.registry.get(required_id(session_id, "session_id"), current_call().caller)
+
+
+def _trace_key(request: pb.GetTraceRequest) -> str:
+    """What is asked for. Raises `errors.InvalidInput`."""
+    match request.WhichOneof("key"):
+        case "trace_id":
+            trace_id = request.trace_id.lower()
+            if not _TRACE_ID.fullmatch(trace_id):
+                raise errors.InvalidInput.field("trace_id", "must be 32 hex digits")
+            return trace_id
+        case "session_id":
+            return required_id(request.session_id, "session_id")
+    raise errors.InvalidInput.field("key", "must be a trace_id or a session_id")
 
 
 def _token(session: Session) -> str:

@@ -35,6 +35,7 @@ CODES: Final[dict[type[WavegateError], Any]] = {
     errors.Unauthenticated: Code.UNAUTHENTICATED,
     errors.Forbidden: Code.PERMISSION_DENIED,
     errors.SessionNotFound: Code.NOT_FOUND,
+    errors.TraceNotFound: Code.NOT_FOUND,
     errors.SessionTakenOver: Code.ABORTED,
     errors.SessionClosed: Code.ABORTED,
     errors.ResumeGap: Code.OUT_OF_RANGE,

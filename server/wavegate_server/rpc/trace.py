@@ -139,6 +139,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def serve(request: Any, context: Any) -> Any:
             call = Call(method, caller or peer_name(context.auth_context()), span)
+            if call.caller != ANONYMOUS:
+                # At once: whatever is recorded below it is this caller's, and nobody else's to see.
+                span.set({names.CALLER: call.caller})
             # A call has a task, and so a context, of its own: nothing has to be put back.
             _current.set(call)
             logs.bind(**{names.LOG_TRACE_ID: span.trace_id, names.LOG_SPAN_ID: span.span_id})
@@ -207,8 +210,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         error = outcome.error
         reason = error.reason if isinstance(error, WavegateError) else ""
         span.set({names.RPC_RESPONSE_STATUS_CODE: outcome.code})
-        if call.caller != ANONYMOUS:
-            span.set({names.CALLER: call.caller})
         if outcome.code in FAULTS or isinstance(error, errors.UpstreamError | errors.UpstreamCapacity):
             span.fail(reason or outcome.code)
         span.end()

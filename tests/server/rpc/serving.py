@@ -81,6 +81,9 @@ class ScriptedServicer(pb_grpc.SessionServiceServicer):
     async def CloseSession(self, request: Any, context: Any) -> Any:
         return pb.CloseSessionResponse()
 
+    async def GetTrace(self, request: Any, context: Any) -> None:
+        await context.write(pb.GetTraceResponse())
+
 
 @dataclass(frozen=True)
 class Served:

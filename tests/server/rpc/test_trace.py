@@ -325,5 +325,8 @@ def test_handlers_must_be_coroutines() -> None:
         async def CloseSession(self, request: Any, context: Any) -> Any:
             return None
 
+        async def GetTrace(self, request: Any, context: Any) -> Any:
+            return None
+
     with pytest.raises(TypeError, match=r"Generator\.UpdateSettings must be an `async def`"):
         require_coroutines(Generator())

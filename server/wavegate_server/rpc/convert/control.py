@@ -14,6 +14,7 @@ from wavegate_server.session.events import (
     SettingsAcknowledged,
     UpdateSettings,
 )
+from wavegate_server.telemetry import EndedSpan
 from wavegate_server.waves.settings import SYNTHESIS
 
 
@@ -57,3 +58,31 @@ def session_event(live: Session, event: Any) -> pb.UpdateSettingsResponse:
 def unknown_session_ack(session_id: str, ack: SettingsAcknowledged) -> pb.UpdateSettingsResponse:
     """The ack of a delta whose session is not there."""
     return pb.UpdateSettingsResponse(session_id=session_id, ack=common.settings_ack(ack, SYNTHESIS))
+
+
+def trace_span(span: EndedSpan) -> pb.TraceSpan:
+    """A span as the contract shows it."""
+    message = pb.TraceSpan(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_span_id=span.parent_id,
+        parent_is_remote=span.parent_is_remote,
+        name=span.name,
+        kind=f"KIND_{span.kind}",
+        failed=span.failed,
+        error_message=span.error_message,
+        links=[pb.TraceSpan.Link(trace_id=trace_id, span_id=span_id) for trace_id, span_id in span.links],
+    )
+    message.start_time.FromNanoseconds(span.start_ns)
+    message.end_time.FromNanoseconds(span.end_ns)
+    fields = message.attributes.fields
+    for key, value in span.attributes.items():
+        if isinstance(value, str):
+            fields[key].string_value = value
+        elif isinstance(value, bool):
+            fields[key].bool_value = value
+        elif isinstance(value, int | float):
+            fields[key].number_value = value
+        else:
+            fields[key].list_value.extend(value)
+    return message

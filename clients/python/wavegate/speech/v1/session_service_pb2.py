@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from wavegate.speech.v1 import types_pb2 as wavegate_dot_speech_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(wavegate/speech/v1/session_service.proto\x12\x12wavegate.speech.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewavegate/speech/v1/types.proto\"\xcb\x04\n\x15UpdateSettingsRequest\x12\x1b\n\tupdate_id\x18\x01 \x01(\tR\x08updateId\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x45\n\tsynthesis\x18\x03 \x01(\x0b\x32%.wavegate.speech.v1.SynthesisSettingsH\x00R\tsynthesis\x12Q\n\rtranscription\x18\x04 \x01(\x0b\x32).wavegate.speech.v1.TranscriptionSettingsH\x00R\rtranscription\x12\x39\n\nreset_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\tresetMask\x12\x42\n\x0c\x61pply_policy\x18\x06 \x01(\x0e\x32\x1f.wavegate.speech.v1.ApplyPolicyR\x0b\x61pplyPolicy\x12\x35\n\x14\x61\x66ter_input_sequence\x18\x07 \x01(\x03H\x01R\x12\x61\x66terInputSequence\x88\x01\x01\x12\x30\n\x11\x65xpected_revision\x18\x08 \x01(\x03H\x02R\x10\x65xpectedRevision\x88\x01\x01\x12#\n\rvalidate_only\x18\t \x01(\x08R\x0cvalidateOnly\x12\x14\n\x05watch\x18\n \x01(\x08R\x05watchB\n\n\x08settingsB\x17\n\x15_after_input_sequenceB\x14\n\x12_expected_revision\"\x85\x02\n\x16UpdateSettingsResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x33\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1f.wavegate.speech.v1.SettingsAckH\x00R\x03\x61\x63k\x12\x45\n\nconnection\x18\x03 \x01(\x0b\x32#.wavegate.speech.v1.ConnectionEventH\x00R\nconnection\x12G\n\rsession_ended\x18\x04 \x01(\x0b\x32 .wavegate.speech.v1.SessionEndedH\x00R\x0csessionEndedB\x07\n\x05\x65vent\"2\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"K\n\x12GetSessionResponse\x12\x35\n\x07session\x18\x01 \x01(\x0b\x32\x1b.wavegate.speech.v1.SessionR\x07session\"N\n\x13\x43loseSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x18\n\x07\x64iscard\x18\x02 \x01(\x08R\x07\x64iscard\"\x16\n\x14\x43loseSessionResponse\"\xd9\x01\n\x13ListSessionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12K\n\x06labels\x18\x03 \x03(\x0b\x32\x33.wavegate.speech.v1.ListSessionsRequest.LabelsEntryR\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"w\n\x14ListSessionsResponse\x12\x37\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.wavegate.speech.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb2\x06\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32!.wavegate.speech.v1.Session.StateR\x05state\x12\x41\n\x08settings\x18\x03 \x01(\x0b\x32%.wavegate.speech.v1.EffectiveSettingsR\x08settings\x12+\n\x11settings_revision\x18\x04 \x01(\x03R\x10settingsRevision\x12\x42\n\x0c\x61udio_format\x18\x05 \x01(\x0b\x32\x1f.wavegate.speech.v1.AudioFormatR\x0b\x61udioFormat\x12\x36\n\x05usage\x18\x06 \x01(\x0b\x32 .wavegate.speech.v1.SessionUsageR\x05usage\x12<\n\x08upstream\x18\x07 \x01(\x0b\x32 .wavegate.speech.v1.UpstreamInfoR\x08upstream\x12?\n\x06labels\x18\x08 \x03(\x0b\x32\'.wavegate.speech.v1.Session.LabelsEntryR\x06labels\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12H\n\x12last_activity_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10lastActivityTime\x12\x19\n\x08trace_id\x18\x0b \x01(\tR\x07traceId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x86\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_CONNECTING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x16\n\x12STATE_RECONNECTING\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x12\x12\n\x0eSTATE_DETACHED\x10\x05\x32\xaa\x03\n\x0eSessionService\x12k\n\x0eUpdateSettings\x12).wavegate.speech.v1.UpdateSettingsRequest\x1a*.wavegate.speech.v1.UpdateSettingsResponse(\x01\x30\x01\x12`\n\nGetSession\x12%.wavegate.speech.v1.GetSessionRequest\x1a&.wavegate.speech.v1.GetSessionResponse\"\x03\x90\x02\x01\x12\x66\n\x0cListSessions\x12\'.wavegate.speech.v1.ListSessionsRequest\x1a(.wavegate.speech.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12\x61\n\x0c\x43loseSession\x12\'.wavegate.speech.v1.CloseSessionRequest\x1a(.wavegate.speech.v1.CloseSessionResponseBW\n\x12wavegate.speech.v1P\x01Z?example.com/wavegate/clients/go/gen/wavegate/speech/v1;speechv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(wavegate/speech/v1/session_service.proto\x12\x12wavegate.speech.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewavegate/speech/v1/types.proto\"\xcb\x04\n\x15UpdateSettingsRequest\x12\x1b\n\tupdate_id\x18\x01 \x01(\tR\x08updateId\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12\x45\n\tsynthesis\x18\x03 \x01(\x0b\x32%.wavegate.speech.v1.SynthesisSettingsH\x00R\tsynthesis\x12Q\n\rtranscription\x18\x04 \x01(\x0b\x32).wavegate.speech.v1.TranscriptionSettingsH\x00R\rtranscription\x12\x39\n\nreset_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\tresetMask\x12\x42\n\x0c\x61pply_policy\x18\x06 \x01(\x0e\x32\x1f.wavegate.speech.v1.ApplyPolicyR\x0b\x61pplyPolicy\x12\x35\n\x14\x61\x66ter_input_sequence\x18\x07 \x01(\x03H\x01R\x12\x61\x66terInputSequence\x88\x01\x01\x12\x30\n\x11\x65xpected_revision\x18\x08 \x01(\x03H\x02R\x10\x65xpectedRevision\x88\x01\x01\x12#\n\rvalidate_only\x18\t \x01(\x08R\x0cvalidateOnly\x12\x14\n\x05watch\x18\n \x01(\x08R\x05watchB\n\n\x08settingsB\x17\n\x15_after_input_sequenceB\x14\n\x12_expected_revision\"\x85\x02\n\x16UpdateSettingsResponse\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x33\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1f.wavegate.speech.v1.SettingsAckH\x00R\x03\x61\x63k\x12\x45\n\nconnection\x18\x03 \x01(\x0b\x32#.wavegate.speech.v1.ConnectionEventH\x00R\nconnection\x12G\n\rsession_ended\x18\x04 \x01(\x0b\x32 .wavegate.speech.v1.SessionEndedH\x00R\x0csessionEndedB\x07\n\x05\x65vent\"2\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"K\n\x12GetSessionResponse\x12\x35\n\x07session\x18\x01 \x01(\x0b\x32\x1b.wavegate.speech.v1.SessionR\x07session\"N\n\x13\x43loseSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x18\n\x07\x64iscard\x18\x02 \x01(\x08R\x07\x64iscard\"\x16\n\x14\x43loseSessionResponse\"\xd9\x01\n\x13ListSessionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12K\n\x06labels\x18\x03 \x03(\x0b\x32\x33.wavegate.speech.v1.ListSessionsRequest.LabelsEntryR\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"w\n\x14ListSessionsResponse\x12\x37\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.wavegate.speech.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb2\x06\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32!.wavegate.speech.v1.Session.StateR\x05state\x12\x41\n\x08settings\x18\x03 \x01(\x0b\x32%.wavegate.speech.v1.EffectiveSettingsR\x08settings\x12+\n\x11settings_revision\x18\x04 \x01(\x03R\x10settingsRevision\x12\x42\n\x0c\x61udio_format\x18\x05 \x01(\x0b\x32\x1f.wavegate.speech.v1.AudioFormatR\x0b\x61udioFormat\x12\x36\n\x05usage\x18\x06 \x01(\x0b\x32 .wavegate.speech.v1.SessionUsageR\x05usage\x12<\n\x08upstream\x18\x07 \x01(\x0b\x32 .wavegate.speech.v1.UpstreamInfoR\x08upstream\x12?\n\x06labels\x18\x08 \x03(\x0b\x32\'.wavegate.speech.v1.Session.LabelsEntryR\x06labels\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12H\n\x12last_activity_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10lastActivityTime\x12\x19\n\x08trace_id\x18\x0b \x01(\tR\x07traceId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x86\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_CONNECTING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x16\n\x12STATE_RECONNECTING\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x12\x12\n\x0eSTATE_DETACHED\x10\x05\"V\n\x0fGetTraceRequest\x12\x1b\n\x08trace_id\x18\x01 \x01(\tH\x00R\x07traceId\x12\x1f\n\nsession_id\x18\x02 \x01(\tH\x00R\tsessionIdB\x05\n\x03key\"G\n\x10GetTraceResponse\x12\x33\n\x05spans\x18\x01 \x03(\x0b\x32\x1d.wavegate.speech.v1.TraceSpanR\x05spans\"\xb2\x05\n\tTraceSpan\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\x12$\n\x0eparent_span_id\x18\x03 \x01(\tR\x0cparentSpanId\x12(\n\x10parent_is_remote\x18\x04 \x01(\x08R\x0eparentIsRemote\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x36\n\x04kind\x18\x06 \x01(\x0e\x32\".wavegate.speech.v1.TraceSpan.KindR\x04kind\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x37\n\nattributes\x18\t \x01(\x0b\x32\x17.google.protobuf.StructR\nattributes\x12\x16\n\x06\x66\x61iled\x18\n \x01(\x08R\x06\x66\x61iled\x12#\n\rerror_message\x18\x0b \x01(\tR\x0c\x65rrorMessage\x12\x38\n\x05links\x18\x0c \x03(\x0b\x32\".wavegate.speech.v1.TraceSpan.LinkR\x05links\x1a:\n\x04Link\x12\x19\n\x08trace_id\x18\x01 \x01(\tR\x07traceId\x12\x17\n\x07span_id\x18\x02 \x01(\tR\x06spanId\"w\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_INTERNAL\x10\x01\x12\x0f\n\x0bKIND_SERVER\x10\x02\x12\x0f\n\x0bKIND_CLIENT\x10\x03\x12\x11\n\rKIND_PRODUCER\x10\x04\x12\x11\n\rKIND_CONSUMER\x10\x05\x32\x88\x04\n\x0eSessionService\x12k\n\x0eUpdateSettings\x12).wavegate.speech.v1.UpdateSettingsRequest\x1a*.wavegate.speech.v1.UpdateSettingsResponse(\x01\x30\x01\x12`\n\nGetSession\x12%.wavegate.speech.v1.GetSessionRequest\x1a&.wavegate.speech.v1.GetSessionResponse\"\x03\x90\x02\x01\x12\x66\n\x0cListSessions\x12\'.wavegate.speech.v1.ListSessionsRequest\x1a(.wavegate.speech.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12\x61\n\x0c\x43loseSession\x12\'.wavegate.speech.v1.CloseSessionRequest\x1a(.wavegate.speech.v1.CloseSessionResponse\x12\\\n\x08GetTrace\x12#.wavegate.speech.v1.GetTraceRequest\x1a$.wavegate.speech.v1.GetTraceResponse\"\x03\x90\x02\x01\x30\x01\x42W\n\x12wavegate.speech.v1P\x01Z?example.com/wavegate/clients/go/gen/wavegate/speech/v1;speechv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,30 +44,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._serialized_options = b'\220\002\001'
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001'
-  _globals['_UPDATESETTINGSREQUEST']._serialized_start=164
-  _globals['_UPDATESETTINGSREQUEST']._serialized_end=751
-  _globals['_UPDATESETTINGSRESPONSE']._serialized_start=754
-  _globals['_UPDATESETTINGSRESPONSE']._serialized_end=1015
-  _globals['_GETSESSIONREQUEST']._serialized_start=1017
-  _globals['_GETSESSIONREQUEST']._serialized_end=1067
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1069
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1144
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=1146
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=1224
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1226
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1248
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1251
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1468
-  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_start=1411
-  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_end=1468
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1470
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1589
-  _globals['_SESSION']._serialized_start=1592
-  _globals['_SESSION']._serialized_end=2410
-  _globals['_SESSION_LABELSENTRY']._serialized_start=1411
-  _globals['_SESSION_LABELSENTRY']._serialized_end=1468
-  _globals['_SESSION_STATE']._serialized_start=2276
-  _globals['_SESSION_STATE']._serialized_end=2410
-  _globals['_SESSIONSERVICE']._serialized_start=2413
-  _globals['_SESSIONSERVICE']._serialized_end=2839
+  _globals['_SESSIONSERVICE'].methods_by_name['GetTrace']._loaded_options = None
+  _globals['_SESSIONSERVICE'].methods_by_name['GetTrace']._serialized_options = b'\220\002\001'
+  _globals['_UPDATESETTINGSREQUEST']._serialized_start=194
+  _globals['_UPDATESETTINGSREQUEST']._serialized_end=781
+  _globals['_UPDATESETTINGSRESPONSE']._serialized_start=784
+  _globals['_UPDATESETTINGSRESPONSE']._serialized_end=1045
+  _globals['_GETSESSIONREQUEST']._serialized_start=1047
+  _globals['_GETSESSIONREQUEST']._serialized_end=1097
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1099
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1174
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=1176
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=1254
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=1256
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1278
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1281
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1498
+  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_start=1441
+  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_end=1498
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1500
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1619
+  _globals['_SESSION']._serialized_start=1622
+  _globals['_SESSION']._serialized_end=2440
+  _globals['_SESSION_LABELSENTRY']._serialized_start=1441
+  _globals['_SESSION_LABELSENTRY']._serialized_end=1498
+  _globals['_SESSION_STATE']._serialized_start=2306
+  _globals['_SESSION_STATE']._serialized_end=2440
+  _globals['_GETTRACEREQUEST']._serialized_start=2442
+  _globals['_GETTRACEREQUEST']._serialized_end=2528
+  _globals['_GETTRACERESPONSE']._serialized_start=2530
+  _globals['_GETTRACERESPONSE']._serialized_end=2601
+  _globals['_TRACESPAN']._serialized_start=2604
+  _globals['_TRACESPAN']._serialized_end=3294
+  _globals['_TRACESPAN_LINK']._serialized_start=3115
+  _globals['_TRACESPAN_LINK']._serialized_end=3173
+  _globals['_TRACESPAN_KIND']._serialized_start=3175
+  _globals['_TRACESPAN_KIND']._serialized_end=3294
+  _globals['_SESSIONSERVICE']._serialized_start=3297
+  _globals['_SESSIONSERVICE']._serialized_end=3817
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from wavegate.speech.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
@@ -143,3 +144,66 @@ class Session(_message.Message):
     last_activity_time: _timestamp_pb2.Timestamp
     trace_id: str
     def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[Session.State, str]] = ..., settings: _Optional[_Union[_types_pb2.EffectiveSettings, _Mapping]] = ..., settings_revision: _Optional[int] = ..., audio_format: _Optional[_Union[_types_pb2.AudioFormat, _Mapping]] = ..., usage: _Optional[_Union[_types_pb2.SessionUsage, _Mapping]] = ..., upstream: _Optional[_Union[_types_pb2.UpstreamInfo, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_activity_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ...) -> None: ...
+
+class GetTraceRequest(_message.Message):
+    __slots__ = ("trace_id", "session_id")
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    session_id: str
+    def __init__(self, trace_id: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+
+class GetTraceResponse(_message.Message):
+    __slots__ = ("spans",)
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    spans: _containers.RepeatedCompositeFieldContainer[TraceSpan]
+    def __init__(self, spans: _Optional[_Iterable[_Union[TraceSpan, _Mapping]]] = ...) -> None: ...
+
+class TraceSpan(_message.Message):
+    __slots__ = ("trace_id", "span_id", "parent_span_id", "parent_is_remote", "name", "kind", "start_time", "end_time", "attributes", "failed", "error_message", "links")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[TraceSpan.Kind]
+        KIND_INTERNAL: _ClassVar[TraceSpan.Kind]
+        KIND_SERVER: _ClassVar[TraceSpan.Kind]
+        KIND_CLIENT: _ClassVar[TraceSpan.Kind]
+        KIND_PRODUCER: _ClassVar[TraceSpan.Kind]
+        KIND_CONSUMER: _ClassVar[TraceSpan.Kind]
+    KIND_UNSPECIFIED: TraceSpan.Kind
+    KIND_INTERNAL: TraceSpan.Kind
+    KIND_SERVER: TraceSpan.Kind
+    KIND_CLIENT: TraceSpan.Kind
+    KIND_PRODUCER: TraceSpan.Kind
+    KIND_CONSUMER: TraceSpan.Kind
+    class Link(_message.Message):
+        __slots__ = ("trace_id", "span_id")
+        TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+        SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+        trace_id: str
+        span_id: str
+        def __init__(self, trace_id: _Optional[str] = ..., span_id: _Optional[str] = ...) -> None: ...
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_SPAN_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_IS_REMOTE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    parent_is_remote: bool
+    name: str
+    kind: TraceSpan.Kind
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    attributes: _struct_pb2.Struct
+    failed: bool
+    error_message: str
+    links: _containers.RepeatedCompositeFieldContainer[TraceSpan.Link]
+    def __init__(self, trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., parent_span_id: _Optional[str] = ..., parent_is_remote: _Optional[bool] = ..., name: _Optional[str] = ..., kind: _Optional[_Union[TraceSpan.Kind, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attributes: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., failed: _Optional[bool] = ..., error_message: _Optional[str] = ..., links: _Optional[_Iterable[_Union[TraceSpan.Link, _Mapping]]] = ...) -> None: ...

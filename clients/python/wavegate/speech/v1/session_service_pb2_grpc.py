@@ -56,6 +56,11 @@ class SessionServiceStub:
                 request_serializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.CloseSessionResponse.FromString,
                 _registered_method=True)
+        self.GetTrace = channel.unary_stream(
+                '/wavegate.speech.v1.SessionService/GetTrace',
+                request_serializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.GetTraceRequest.SerializeToString,
+                response_deserializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.GetTraceResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -99,6 +104,18 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrace(self, request, context):
+        """The spans of a trace, or of all traces of a session, as far as this gateway still holds them: the newest
+        of all sessions, whether they were sampled or not. For those who have no collector at hand.
+
+        Only spans of the caller's own calls are there, also where another caller's call is in the same trace. A
+        span is there once it has ended, so those of a live session are not complete. Where none is held:
+        NOT_FOUND, TRACE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +138,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.CloseSession,
                     request_deserializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.CloseSessionRequest.FromString,
                     response_serializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.CloseSessionResponse.SerializeToString,
+            ),
+            'GetTrace': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetTrace,
+                    request_deserializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.GetTraceRequest.FromString,
+                    response_serializer=wavegate_dot_speech_dot_v1_dot_session__service__pb2.GetTraceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -233,6 +255,33 @@ class SessionService:
             '/wavegate.speech.v1.SessionService/CloseSession',
             wavegate_dot_speech_dot_v1_dot_session__service__pb2.CloseSessionRequest.SerializeToString,
             wavegate_dot_speech_dot_v1_dot_session__service__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/wavegate.speech.v1.SessionService/GetTrace',
+            wavegate_dot_speech_dot_v1_dot_session__service__pb2.GetTraceRequest.SerializeToString,
+            wavegate_dot_speech_dot_v1_dot_session__service__pb2.GetTraceResponse.FromString,
             options,
             channel_credentials,
             insecure,
