@@ -113,6 +113,7 @@ CHUNK_RESIDENCE: Final = Instrument(
     "From a chunk's bytes received to its bytes handed on.",
     ("kind", "direction"),
     RESIDENCE_S,
+    known=(("tts", "in"), ("tts", "out"), ("stt", "in"), ("stt", "out")),
 )
 CLIENT_WAIT: Final = Instrument(
     "wavegate.client.wait",
@@ -166,7 +167,12 @@ RECONNECTS: Final = Instrument(
     ("kind", "reason"),
 )
 UTTERANCES: Final = Instrument(
-    "wavegate.utterances", _C, "{utterance}", "Utterances that ended, by how.", ("outcome",)
+    "wavegate.utterances",
+    _C,
+    "{utterance}",
+    "Utterances that ended, by how.",
+    ("outcome",),
+    known=(("completed",), ("cancelled",), ("failed",)),
 )
 BARGE_IN: Final = Instrument(
     "wavegate.barge_in",
@@ -177,7 +183,12 @@ BARGE_IN: Final = Instrument(
     RESIDENCE_S,
 )
 AUDIO_BYTES: Final = Instrument(
-    "wavegate.audio.size", _C, "By", "Audio received from callers or handed to them.", ("kind", "direction")
+    "wavegate.audio.size",
+    _C,
+    "By",
+    "Audio received from callers or handed to them.",
+    ("kind", "direction"),
+    known=(("tts", "out"), ("stt", "in")),
 )
 AUDIO_SECONDS: Final = Instrument(
     "wavegate.audio.duration",
