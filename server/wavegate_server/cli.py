@@ -20,8 +20,8 @@ from wavegate_server.config import Address, Config, ConfigError, Option
 PROGRAM: Final = "wavegate-server"
 
 EPILOG: Final = (
-    f"The upstream's API key comes from {config.API_KEY_ENV} or --api-key-file. Spans go out over OTLP when "
-    "OTEL_EXPORTER_OTLP_ENDPOINT is set; the other standard OTEL_ variables hold as well. A flag wins over its "
+    f"The upstream's API key comes from {config.API_KEY_ENV} or --api-key-file. Spans and metrics go out over OTLP "
+    "when OTEL_EXPORTER_OTLP_ENDPOINT is set; the other standard OTEL_ variables hold as well. A flag wins over its "
     "environment variable."
 )
 
