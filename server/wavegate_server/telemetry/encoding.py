@@ -30,6 +30,8 @@ HAS_REMOTE: Final = 0x100
 IS_REMOTE: Final = 0x200
 MAX_WHOLE: Final = (1 << 28) - 1
 """The largest whole number that four bytes of a varint hold."""
+MAX_CHARS: Final = 4_096
+"""What is longer is cut off."""
 
 # Tags: field number * 8 + wire type.
 _SPAN_ATTRIBUTE = b"\x4a"
@@ -55,7 +57,7 @@ def sized(tag: bytes, payload: bytes) -> bytes:
 
 @lru_cache(512)
 def _key(key: str) -> bytes:
-    return sized(b"\x0a", key.encode())
+    return sized(b"\x0a", key.encode("utf-8", "replace"))
 
 
 def _any(value: Attribute) -> bytes:
@@ -68,7 +70,7 @@ def _any(value: Attribute) -> bytes:
         case float():
             return b"\x21" + struct.pack("<d", value)
         case str():
-            return sized(b"\x0a", value.encode("utf-8", "replace"))
+            return sized(b"\x0a", value[:MAX_CHARS].encode("utf-8", "replace"))
     return sized(b"\x2a", b"".join(sized(b"\x0a", _any(item)) for item in value))
 
 
@@ -83,7 +85,7 @@ def _attributes(pairs: Mapping[str, Attribute], tag: bytes) -> bytes:
 
 def event(name: str, at_ns: int, attributes: Mapping[str, Attribute]) -> bytes:
     """`Span.Event`."""
-    body = b"\x09" + struct.pack("<Q", at_ns) + sized(b"\x12", name.encode())
+    body = b"\x09" + struct.pack("<Q", at_ns) + sized(b"\x12", name.encode("utf-8", "replace"))
     return sized(b"\x5a", body + _attributes(attributes, _EVENT_ATTRIBUTE))
 
 
@@ -96,11 +98,15 @@ def link(trace_id: bytes, span_id: bytes, attributes: Mapping[str, Attribute] | 
 def _head(trace_id: bytes, parent_id: bytes, name: str, kind: int, flags: int, trace_state: str) -> bytes:
     parts = sized(b"\x0a", trace_id)
     if trace_state:
-        parts += sized(b"\x1a", trace_state.encode())
+        parts += sized(b"\x1a", trace_state.encode("utf-8", "replace"))
     if parent_id:
         parts += sized(b"\x22", parent_id)
     return (
-        parts + sized(b"\x2a", name.encode()) + bytes((0x30, kind)) + b"\x85\x01" + struct.pack("<I", flags)
+        parts
+        + sized(b"\x2a", name[:MAX_CHARS].encode("utf-8", "replace"))
+        + bytes((0x30, kind))
+        + b"\x85\x01"
+        + struct.pack("<I", flags)
     )
 
 
@@ -133,7 +139,9 @@ def span(
     )
     if error is not None:
         body += sized(
-            b"\x7a", (sized(b"\x12", error.encode()) if error else b"") + bytes((0x18, STATUS_ERROR))
+            b"\x7a",
+            (sized(b"\x12", error.encode("utf-8", "replace")) if error else b"")
+            + bytes((0x18, STATUS_ERROR)),
         )
     return sized(b"\x12", body)
 

@@ -33,6 +33,8 @@ QUEUE_SPANS: Final = 25_000
 """Ten seconds of 2,500 chunks a second, about 8 MB; `OTEL_BSP_MAX_QUEUE_SIZE`."""
 BATCH_SPANS: Final = 2_048
 """About 600 kB, far below the 4 MiB that collectors take by default; `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`."""
+BATCH_BYTES: Final = 2 * 2**20
+"""The same for spans that are long."""
 DELAY_S: Final = 0.4
 """How long spans wait for others; a live session is to be found within a second. `OTEL_BSP_SCHEDULE_DELAY`."""
 TIMEOUT_S: Final = 3.0
@@ -51,11 +53,11 @@ _RETRYABLE_GRPC: Final = frozenset(
         "RESOURCE_EXHAUSTED",
     }
 )
-_METHODS: Final = {
+_METHODS: Final[dict[Signal, str]] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 }
-_PATHS: Final = {"traces": "v1/traces", "metrics": "v1/metrics"}
+_PATHS: Final[dict[Signal, str]] = {"traces": "v1/traces", "metrics": "v1/metrics"}
 
 
 class TelemetryConfigError(Exception):
@@ -130,7 +132,8 @@ class Destination:
         if protocol != "grpc" and not own:
             endpoint = f"{common.rstrip('/')}/{_PATHS[signal]}"
         if "://" not in endpoint:
-            endpoint = f"http://{endpoint}"
+            in_the_clear = protocol != "grpc" or _variable(signal, "INSECURE").lower() == "true"
+            endpoint = f"{'http' if in_the_clear else 'https'}://{endpoint}"
         parts = urlsplit(endpoint)
         try:
             usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
@@ -152,7 +155,7 @@ class Destination:
             _headers(_variable(signal, "HEADERS")),
             _seconds(_variable(signal, "TIMEOUT"), "OTEL_EXPORTER_OTLP_TIMEOUT") or TIMEOUT_S,
             compression == "gzip",
-            parts.scheme == "http" or _variable(signal, "INSECURE").lower() == "true",
+            parts.scheme == "http",
             _file(_variable(signal, "CERTIFICATE")),
             _file(_variable(signal, "CLIENT_KEY")),
             _file(_variable(signal, "CLIENT_CERTIFICATE")),
@@ -215,7 +218,7 @@ def whole_number(name: str, default: int) -> int:
 
 
 def sender(destination: Destination) -> Sender:
-    """The sender for a destination. Opens nothing yet."""
+    """The sender for a destination. Opens nothing yet. Raises `TelemetryConfigError`."""
     return GrpcSender(destination) if destination.protocol == "grpc" else HttpSender(destination)
 
 
@@ -226,14 +229,23 @@ class GrpcSender:
         import grpc.aio  # noqa: PLC0415 - each way takes its while to import, and only one is needed
 
         self._grpc: Any = grpc
+        self._destination = destination
         self._timeout_s = destination.timeout_s
         self._metadata = tuple(destination.headers.items())
         self._compression = grpc.Compression.Gzip if destination.gzip else None
+        self._channel: Any = None
+        self._calls: dict[Signal, Any] = {}
+        self._open()
+
+    def _open(self) -> None:
+        grpc, destination = self._grpc, self._destination
         target = urlsplit(destination.endpoint).netloc.rpartition("@")[2]
         options = [
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.min_reconnect_backoff_ms", 1_000),
             ("grpc.max_reconnect_backoff_ms", round(RETRY_S * 1000)),
+            # A new channel is to have a connection of its own.
+            ("grpc.use_local_subchannel_pool", 1),
         ]
         if destination.insecure:
             self._channel = grpc.aio.insecure_channel(target, options=options)
@@ -254,6 +266,12 @@ class GrpcSender:
             )
         except self._grpc.aio.AioRpcError as exc:
             code = exc.code().name
+            if code == "DEADLINE_EXCEEDED":
+                # Maybe the network swallows what is sent: TCP would notice much later than the collector is back.
+                old = self._channel
+                self._open()
+                with contextlib.suppress(Exception):
+                    await old.close(None)
             verdict = Verdict.LATER if code in _RETRYABLE_GRPC else Verdict.REFUSED
             return Outcome(verdict, why=f"{code}: {exc.details()}")
         except Exception as exc:
@@ -270,6 +288,7 @@ class HttpSender:
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
         self._session: Any = None
+        self._tls = _tls(destination)
 
     def __repr__(self) -> str:
         return f"<HttpSender {self._destination.signal}>"
@@ -284,11 +303,11 @@ class HttpSender:
             )
         headers = {"Content-Type": "application/x-protobuf", **destination.headers}
         if destination.gzip:
-            body = gzip.compress(body, 1)
+            body = await asyncio.to_thread(gzip.compress, body, 1)
             headers["Content-Encoding"] = "gzip"
         try:
             async with self._session.post(
-                destination.endpoint, data=body, headers=headers, ssl=_tls(destination)
+                destination.endpoint, data=body, headers=headers, ssl=self._tls, allow_redirects=False
             ) as response:
                 answer = await response.read()
                 if response.status < 300:
@@ -309,15 +328,20 @@ def _tls(destination: Destination) -> Any:
     import ssl  # noqa: PLC0415
     import tempfile  # noqa: PLC0415
 
-    context = ssl.create_default_context()
-    if destination.certificate:
-        context.load_verify_locations(cadata=destination.certificate.decode())
-    if destination.client_certificate and destination.client_key:
-        # The library takes no key from memory.
-        with tempfile.NamedTemporaryFile() as pem:
-            pem.write(destination.client_certificate + b"\n" + destination.client_key)
-            pem.flush()
-            context.load_cert_chain(pem.name)
+    try:
+        context = ssl.create_default_context(
+            cadata=destination.certificate.decode() if destination.certificate else None
+        )
+        if destination.client_certificate and destination.client_key:
+            # The library takes no key from memory.
+            with tempfile.NamedTemporaryFile() as pem:
+                pem.write(destination.client_certificate + b"\n" + destination.client_key)
+                pem.flush()
+                context.load_cert_chain(pem.name)
+    except (OSError, ValueError) as exc:
+        raise TelemetryConfigError(
+            f"the certificates that OTEL_EXPORTER_OTLP_… variables name cannot be used: {exc}"
+        ) from exc
     return context
 
 
@@ -346,18 +370,18 @@ class SpanExporter:
         self._queue_spans = queue_spans
         self._batch_spans = batch_spans
         self._delay_s = delay_s
-        self._waiting: deque[Sequence[bytes]] = deque()
-        self._spans = 0
-        """How many wait, those that are on their way not counted."""
+        self._waiting: deque[bytes] = deque()
+        """Those that are on their way not counted."""
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._trouble = ""
+        self._closed = False
         self.dropped = 0
         """How many were dropped, in all."""
 
     def __repr__(self) -> str:
-        return f"<SpanExporter {self._spans} waiting, {self.dropped} dropped>"
+        return f"<SpanExporter {len(self._waiting)} waiting, {self.dropped} dropped>"
 
     def start(self) -> None:
         """Begin to send. On the loop."""
@@ -368,11 +392,12 @@ class SpanExporter:
         if not spans:
             return
         self._count("produced", len(spans))
-        self._waiting.append(spans)
-        self._spans += len(spans)
-        while self._spans > self._queue_spans:
-            self._drop(len(self._waiting[0]))
-            self._spans -= len(self._waiting.popleft())
+        self._waiting.extend(spans)
+        excess = len(self._waiting) - (0 if self._closed else self._queue_spans)
+        if excess > 0:
+            for _ in range(excess):
+                self._waiting.popleft()
+            self._drop(excess)
         self._wake.set()
 
     async def aclose(self, timeout_s: float) -> None:
@@ -389,9 +414,9 @@ class SpanExporter:
                 )
                 self._task.cancel()
                 await asyncio.wait({self._task})
-        self._drop(self._spans)
+        self._closed = True
+        self._drop(len(self._waiting))
         self._waiting.clear()
-        self._spans = 0
         await self._sender.aclose()
 
     def _drop(self, spans: int) -> None:
@@ -406,12 +431,13 @@ class SpanExporter:
                     return
                 self._wake.clear()
                 await self._wake.wait()
-            if self._spans < self._batch_spans:
+            if len(self._waiting) < self._batch_spans:
                 await self._pause(self._delay_s)
             batch: list[bytes] = []
-            while self._waiting and (not batch or len(batch) + len(self._waiting[0]) <= self._batch_spans):
-                batch.extend(self._waiting.popleft())
-            self._spans -= len(batch)
+            size = 0
+            while self._waiting and len(batch) < self._batch_spans and size < BATCH_BYTES:
+                size += len(self._waiting[0])
+                batch.append(self._waiting.popleft())
             if batch:
                 try:
                     await self._send(batch)
@@ -426,10 +452,12 @@ class SpanExporter:
             outcome = await self._sender.send("traces", body)
             match outcome.verdict:
                 case Verdict.TAKEN:
-                    rejected = _rejected(outcome.answer, len(batch))
+                    rejected, why = _rejected(outcome.answer, len(batch))
                     self._count("sent", len(batch) - rejected)
                     self._drop(rejected)
-                    if self._trouble:
+                    if rejected:
+                        self._say("the collector takes only a part of the spans (%s)", why)
+                    elif self._trouble:
                         logger.info("the collector takes spans again")
                         self._trouble = ""
                     return
@@ -442,7 +470,7 @@ class SpanExporter:
                         "the collector takes no spans (%s); they wait, then the oldest are dropped",
                         outcome.why,
                     )
-                    if self._spans + len(batch) > self._queue_spans:
+                    if len(self._waiting) + len(batch) > self._queue_spans:
                         self._drop(len(batch))  # it is the oldest
                         return
                     await self._pause(wait_s)
@@ -463,12 +491,12 @@ class SpanExporter:
                 await asyncio.sleep(min(pause_s, 0.05))
 
 
-def _rejected(answer: bytes, spans: int) -> int:
-    """How many spans the collector says it did not take."""
+def _rejected(answer: bytes, spans: int) -> tuple[int, str]:
+    """How many spans the collector says it did not take, and why."""
     if not answer:
-        return 0
+        return 0, ""
     try:
-        rejected = int(ExportTraceServiceResponse.FromString(answer).partial_success.rejected_spans)
+        partial = ExportTraceServiceResponse.FromString(answer).partial_success
     except Exception:
-        return 0
-    return max(0, min(rejected, spans))
+        return 0, ""
+    return max(0, min(partial.rejected_spans, spans)), partial.error_message

@@ -53,6 +53,7 @@ from wavegate_server.telemetry.tracer import Knobs, Parent, Tracer, found
 __all__ = ["Knobs", "OtelTelemetry", "TelemetryConfigError", "destination", "from_environment"]
 
 _W3C: Final = TraceContextTextMapPropagator()
+MAX_STATE_CHARS: Final = 512
 _KINDS: Final[Mapping[int, Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]]] = {
     encoding.INTERNAL: "INTERNAL",
     encoding.SERVER: "SERVER",
@@ -277,8 +278,15 @@ def _remote(carrier: Mapping[str, list[str]]) -> Parent | None:
         context.trace_id.to_bytes(16, "big"),
         context.span_id.to_bytes(8, "big"),
         context.trace_flags.sampled,
-        context.trace_state.to_header(),
+        _bounded(context.trace_state.to_header()),
     )
+
+
+def _bounded(state: str) -> str:
+    """A `tracestate`, each chunk's span holds it: its first members, up to what W3C says must be handed on."""
+    while len(state) > MAX_STATE_CHARS:
+        state = state.rpartition(",")[0]
+    return state
 
 
 def _sampler(ratio: float) -> Sampler:

@@ -49,7 +49,7 @@ KEPT_SPANS: Final = 2_500
 KEPT_CHUNKS: Final = 500
 """Its newest chunks, which get spans only then; about 150 kB."""
 REMEMBERED_TRACES: Final = 10_000
-"""Callers' traces whose spans are counted on when all calls of them are over: another may come."""
+"""Traces whose spans are counted on when all their calls are over: another call may come."""
 SEGMENT_CHUNKS: Final = 500
 SEGMENT_NS: Final = 30 * 10**9
 RECENT_SPANS: Final = 20_000
@@ -583,7 +583,7 @@ class Tracer:
             self,
             trace_id,
             parent[3] if parent is not None and follows else "",
-            self._count_of(trace_id) if follows else _Count(),
+            self._count_of(trace_id),
         )
         volume.count.spans += 1
         root = LiveSpan(
@@ -642,7 +642,7 @@ class Tracer:
         return span
 
     def _count_of(self, trace_id: bytes) -> _Count:
-        """How many spans a trace of a caller has, of all its calls."""
+        """How many spans a trace has, of all calls in it."""
         count = self.counts.get(trace_id)
         if count is None:
             count = self.counts[trace_id] = _Count()
