@@ -149,7 +149,7 @@ def span(
 class ChunkEncoder:
     """Spans of chunks that differ only in their id, times and numbers."""
 
-    __slots__ = ("_consts", "_pack", "_prefix")
+    __slots__ = ("_consts", "_pack", "_prefix", "_size", "_size_varint")
 
     def __init__(
         self,
@@ -166,40 +166,48 @@ class ChunkEncoder:
     ) -> None:
         """`whole` and `real`: keys of the whole numbers (up to `MAX_WHOLE`) and the others that each chunk has."""
         head = _head(trace_id, parent_id, name, kind, flags, trace_state)
-        head += _attributes(attributes, _SPAN_ATTRIBUTE)
+        head += _attributes(attributes, _SPAN_ATTRIBUTE) + b"\x12\x08"
         wholes = [_number(key, b"\x18", 4) for key in whole]
         reals = [_number(key, b"\x21", 8) for key in real]
-        layout = "<2sQcQcQ" + "".join(f"{len(h)}sI" for h in wholes) + "".join(f"{len(h)}sd" for h in reals)
-        size = len(head) + struct.calcsize(layout)
-        self._prefix = b"\x12" + varint(size) + head
-        self._pack = struct.Struct(layout).pack
+        numbers = "QcQcQ" + "".join(f"{len(h)}sI" for h in wholes) + "".join(f"{len(h)}sd" for h in reals)
+        self._prefix = b"\x12" + varint(len(head) + struct.calcsize("<" + numbers)) + head
+        self._pack = struct.Struct(f"<{len(self._prefix)}s{numbers}").pack
         self._consts = (*wholes, *reals)
+        self._size = 0
+        self._size_varint = _four(0)
 
     def encode(
         self,
         span_id: int,
         start_ns: int,
         end_ns: int,
-        w0: int,
-        w1: int,
+        number: int,
+        size: int,
         r0: float,
         r1: float,
         r2: float,
         r3: float,
     ) -> bytes:
-        """One span with two whole numbers (`w`) and four others (`r`)."""
+        """One span with two whole numbers, of which the second is often the same, and four others (`r`)."""
+        if size != self._size:
+            self._size, self._size_varint = size, _four(size)
         a, b, c, d, e, f = self._consts
-        return self._prefix + self._pack(
-            b"\x12\x08",
+        return self._pack(
+            self._prefix,
             span_id,
             b"\x39",
             start_ns,
             b"\x41",
             end_ns,
             a,
-            w0 & 0x7F | (w0 & 0x3F80) << 1 | (w0 & 0x1FC000) << 2 | (w0 & 0xFE00000) << 3 | 0x808080,
+            # What `_four` does; a call costs more than the rest of it.
+            number & 0x7F
+            | (number & 0x3F80) << 1
+            | (number & 0x1FC000) << 2
+            | (number & 0xFE00000) << 3
+            | 0x808080,
             b,
-            w1 & 0x7F | (w1 & 0x3F80) << 1 | (w1 & 0x1FC000) << 2 | (w1 & 0xFE00000) << 3 | 0x808080,
+            self._size_varint,
             c,
             r0,
             d,
@@ -211,6 +219,17 @@ class ChunkEncoder:
         )
 
 
+def _four(number: int) -> int:
+    """The four bytes of a varint, as the number that they are; of a larger one the lowest `MAX_WHOLE`."""
+    return (
+        number & 0x7F
+        | (number & 0x3F80) << 1
+        | (number & 0x1FC000) << 2
+        | (number & 0xFE00000) << 3
+        | 0x808080
+    )
+
+
 def _number(key: str, tag: bytes, size: int) -> bytes:
     """What stands before a number of `size` bytes that is the value of an attribute."""
     value = b"\x12" + bytes((1 + size,)) + tag
@@ -219,8 +238,11 @@ def _number(key: str, tag: bytes, size: int) -> bytes:
 
 def request(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> bytes:
     """`ExportTraceServiceRequest` (and `TracesData`, which has the same bytes) of spans of one resource and scope."""
-    of_scope = sized(b"\x0a", scope) + b"".join(spans)
-    return sized(b"\x0a", sized(b"\x0a", resource) + sized(b"\x12", of_scope))
+    scope, resource = sized(b"\x0a", scope), sized(b"\x0a", resource)
+    size = len(scope) + sum(map(len, spans))
+    resource += b"\x12" + varint(size)
+    # Copied once: these may be a megabyte.
+    return b"".join((b"\x0a", varint(len(resource) + size), resource, scope, *spans))
 
 
 def resource(attributes: Mapping[str, Attribute]) -> bytes:

@@ -264,9 +264,13 @@ class Recording:
             segment.chunks_in += 1
             segment.bytes_in += size
         segment.audio_s += audio_s
-        segment.last_ns = max(segment.last_ns, end_ns)
-        segment.max_queue_ns = max(segment.max_queue_ns, queue_ns)
-        segment.max_write_ns = max(segment.max_write_ns, write_ns)
+        # `max` would be three calls for each chunk.
+        if end_ns > segment.last_ns:  # noqa: PLR1730
+            segment.last_ns = end_ns
+        if queue_ns > segment.max_queue_ns:  # noqa: PLR1730
+            segment.max_queue_ns = queue_ns
+        if write_ns > segment.max_write_ns:  # noqa: PLR1730
+            segment.max_write_ns = write_ns
         if segment.chunks_in + segment.chunks_out >= SEGMENT_CHUNKS:
             self.end_segment()
 
@@ -483,17 +487,20 @@ class ChunkLane:
     def encode(self, record: tuple[Any, ...]) -> bytes:
         """One span, in the volume that has room for it."""
         _, sequence, size, start_ns, handed_ns, end_ns, offset_s, duration_s = record
-        volume = self.volume.place(self.recording)
-        encoder = self._encoder
-        if encoder is None or volume is not self.volume:
-            encoder = self._encoder = self._encoder_for(volume)
-            self.volume = volume
+        count, encoder = self.volume.count, self._encoder
+        if encoder is not None and count.spans < MAX_SPANS:
+            count.spans += 1
+        else:
+            volume = self.volume.place(self.recording)
+            if encoder is None or volume is not self.volume:
+                encoder = self._encoder = self._encoder_for(volume)
+                self.volume = volume
         return encoder.encode(
             self.tracer.bits(64),
             start_ns,
             end_ns,
-            sequence & encoding.MAX_WHOLE,
-            size & encoding.MAX_WHOLE,
+            sequence,
+            size,
             offset_s * 1e3,
             duration_s * 1e3,
             (handed_ns - start_ns) / 1e6,
@@ -689,35 +696,35 @@ class Tracer:
             self._armed = None
         pending, self._pending = self._pending, []
         chunks, measure = self.knobs.chunks, self._record
+        every = chunks in {"all", "errors"}
         for record in pending:
-            lane: ChunkLane = record[0]
-            size, start_ns, handed_ns, end_ns = record[2:6]
+            lane, _, size, start_ns, handed_ns, end_ns, _, duration_s = record
             if not start_ns <= handed_ns <= end_ns:  # the clock was set back
                 handed_ns = max(start_ns, handed_ns)
                 end_ns = max(handed_ns, end_ns)
                 record = (*record[:4], handed_ns, end_ns, *record[6:])  # noqa: PLW2901
+            recording, direction = lane.recording, lane.direction
             write_ns = end_ns - handed_ns
-            measure(CHUNK_RESIDENCE, (end_ns - start_ns) * 1e-9, lane.kind, lane.direction)
-            if lane.direction == "out":
+            measure(CHUNK_RESIDENCE, (end_ns - start_ns) * 1e-9, lane.kind, direction)
+            if direction == "out":
                 measure(CLIENT_WAIT, write_ns * 1e-9, lane.kind)
-            recording = lane.recording
             recording.summed(
-                lane.direction,
+                direction,
                 start_ns,
                 end_ns,
                 size,
                 handed_ns - start_ns,
                 write_ns,
-                record[7] if lane.is_audio else 0.0,
+                duration_s if lane.is_audio else 0.0,
             )
-            if chunks in {"all", "errors"}:
+            if every:
                 recording.take_chunk(record)
             elif chunks == "first_last":
                 if lane.first:
                     recording.take_chunk(record)
                 else:
                     lane.hold(record)
-            lane.first = False
+                lane.first = False
         if self.out:
             if self._armed is not None:
                 self._armed.cancel()
