@@ -35,7 +35,7 @@ async def own_gateway() -> AsyncIterator[str]:
 def _start(program: str, port_file: Path, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(  # noqa: S603 - the gateway's own program
-            [program, "--listen", "127.0.0.1:0", "--port-file", str(port_file)],
+            [program, "--listen", "127.0.0.1:0", "--port-file", str(port_file), "--metrics-listen", "off"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
