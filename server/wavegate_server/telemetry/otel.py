@@ -70,11 +70,16 @@ class Numbers(Protocol):
         self, instrument: Instrument, value: float, *labels: str, span: Span | None = None
     ) -> None: ...
 
+    def record_all(self, instrument: Instrument, values: Iterable[float], *labels: str) -> None: ...
+
     def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None: ...
 
 
 class _NoNumbers:
     def record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
+        pass
+
+    def record_all(self, instrument: Instrument, values: Iterable[float], *labels: str) -> None:
         pass
 
     def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
@@ -118,6 +123,7 @@ class OtelTelemetry:
             sample=self._is_sampled,
             offer=exporter.offer if exporter is not None else None,
             record=self._numbers.record,
+            record_all=self._numbers.record_all,
             dropped=lambda: exporter.dropped if exporter is not None else 0,
         )
 

@@ -37,7 +37,7 @@ from wavegate_server.telemetry import (
     logs,
     names,
 )
-from wavegate_server.telemetry.instruments import CHUNK_RESIDENCE, CLIENT_WAIT
+from wavegate_server.telemetry.instruments import CHUNK_RESIDENCE, CLIENT_WAIT, Instrument
 
 FLUSH_S: Final = 0.25
 FLUSH_CHUNKS: Final = 256
@@ -56,6 +56,7 @@ RECENT_SPANS: Final = 20_000
 """Spans kept for those who ask the gateway itself, about 6 MB."""
 
 Record = Callable[..., None]
+RecordAll = Callable[..., None]
 Parent = tuple[bytes, bytes, bool, str]
 """Of a caller: trace id, span id, whether it is sampled, its `tracestate`."""
 
@@ -205,7 +206,8 @@ class Recording:
         tracer.recent.append((self.caller, span))
         if self.sampled:
             tracer.out.append(span)
-            tracer.arm()
+            if tracer._armed is None:
+                tracer.arm()
         elif self._kept is not None:
             self._kept.append(span)
 
@@ -440,8 +442,10 @@ class ChunkLane:
         "is_audio",
         "kind",
         "recording",
+        "residences",
         "tracer",
         "volume",
+        "waits",
     )
 
     def __init__(
@@ -456,6 +460,8 @@ class ChunkLane:
         self.recording = parent.recording
         self.kind = kind
         self.direction: Direction = direction
+        self.residences = tracer.measured(CHUNK_RESIDENCE, kind, direction)
+        self.waits = tracer.measured(CLIENT_WAIT, kind)
         self.is_audio = (kind == "tts") == (direction == "out")
         self.volume = parent.volume
         self.first = True
@@ -535,10 +541,12 @@ class Tracer:
         sample: Callable[[bytes, str, Parent | None], bool],
         offer: Callable[[Sequence[bytes]], None] | None,
         record: Record,
+        record_all: RecordAll | None = None,
         dropped: Callable[[], int] = lambda: 0,
     ) -> None:
         """`sample(trace id, name, parent)` decides; `offer` takes encoded spans (None: they go nowhere); `record` is
-        the port's; `dropped` says how many spans were dropped so far."""
+        the port's, and `record_all` the same for many values of one series; `dropped` says how many spans were
+        dropped so far."""
         self.knobs = knobs
         self.exporting = offer is not None
         self.counts: WeakValueDictionary[bytes, _Count] = WeakValueDictionary()
@@ -549,7 +557,9 @@ class Tracer:
         self.bits = random.Random().getrandbits  # noqa: S311 - ids, not secrets; seeded by the system
         self._sample = sample
         self._offer = offer
-        self._record = record
+        self._record_all = record_all if record_all is not None else _one_by_one(record)
+        self._measured: dict[tuple[Any, ...], list[float]] = {}
+        """Since the last flush, by instrument and labels."""
         self._dropped = dropped
         self._pending: list[tuple[Any, ...]] = []
         self._armed: asyncio.TimerHandle | None = None
@@ -576,6 +586,10 @@ class Tracer:
         """The latest that it came since the last time."""
         lag_s, self._max_lag_s = self._max_lag_s, 0.0
         return lag_s
+
+    def measured(self, instrument: Instrument, *labels: str) -> list[float]:
+        """Where the measurements of a series are gathered."""
+        return self._measured.setdefault((instrument, *labels), [])
 
     # -- the port ---------------------------------------------------------------------------------------------------
 
@@ -695,7 +709,7 @@ class Tracer:
             self._armed.cancel()
             self._armed = None
         pending, self._pending = self._pending, []
-        chunks, measure = self.knobs.chunks, self._record
+        chunks = self.knobs.chunks
         every = chunks in {"all", "errors"}
         for record in pending:
             lane, _, size, start_ns, handed_ns, end_ns, _, duration_s = record
@@ -705,9 +719,9 @@ class Tracer:
                 record = (*record[:4], handed_ns, end_ns, *record[6:])  # noqa: PLW2901
             recording, direction = lane.recording, lane.direction
             write_ns = end_ns - handed_ns
-            measure(CHUNK_RESIDENCE, (end_ns - start_ns) * 1e-9, lane.kind, direction)
+            lane.residences.append((end_ns - start_ns) * 1e-9)
             if direction == "out":
-                measure(CLIENT_WAIT, write_ns * 1e-9, lane.kind)
+                lane.waits.append(write_ns * 1e-9)
             recording.summed(
                 direction,
                 start_ns,
@@ -725,6 +739,10 @@ class Tracer:
                 else:
                     lane.hold(record)
                 lane.first = False
+        for (instrument, *labels), values in self._measured.items():
+            if values:
+                self._record_all(instrument, values, *labels)
+                values.clear()
         if self.out:
             if self._armed is not None:
                 self._armed.cancel()
@@ -732,6 +750,14 @@ class Tracer:
             out, self.out = self.out, []
             if self._offer is not None:
                 self._offer(out)
+
+
+def _one_by_one(record: Record) -> RecordAll:
+    def record_all(instrument: Instrument, values: Iterable[float], *labels: str) -> None:
+        for value in values:
+            record(instrument, value, *labels)
+
+    return record_all
 
 
 def found(recent: Iterable[tuple[Attribute, bytes]], key: str, caller: str) -> list[bytes]:

@@ -297,3 +297,20 @@ async def test_prometheus_and_otlp_have_the_same_metrics() -> None:
         points = getattr(got[each.name], str(got[each.name].WhichOneof("data"))).data_points
         assert {a.key.replace(".", "_") for p in points for a in p.attributes} == set(labels_of(each))
         assert {k for s in family.samples for k in s.labels} - {"le"} == set(labels_of(each))
+
+
+def test_many_values_at_once_count_like_one_after_the_other() -> None:
+    values = [*instruments.RESIDENCE_S, 0.0, 3e-5, 0.0007, 4.9, 5.1, 100.0, 0.0007]
+    one_by_one, at_once = Metrics(), Metrics()
+    for metrics in (one_by_one, at_once):
+        metrics.record(CHUNK_RESIDENCE, 0.002, "tts", "out")
+    for value in values:
+        one_by_one.record(CHUNK_RESIDENCE, value, "tts", "out")
+    at_once.record_all(CHUNK_RESIDENCE, values, "tts", "out")
+    at_once.record_all(CHUNK_RESIDENCE, [], "tts", "out")
+    found = dict(at_once.distributions(CHUNK_RESIDENCE))[("tts", "out")]
+    expected = dict(one_by_one.distributions(CHUNK_RESIDENCE))[("tts", "out")]
+    assert found.counts == expected.counts
+    assert found.sum == pytest.approx(expected.sum)
+    with pytest.raises(ValueError, match="labels"):
+        at_once.record_all(CHUNK_RESIDENCE, [1.0], "tts")
