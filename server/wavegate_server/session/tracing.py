@@ -57,8 +57,9 @@ class SessionTrace:
         said: dict[str, Attribute] = {names.SESSION_KIND: kind, **attributes}
         if context.client_session_id:
             said[names.CLIENT_SESSION_ID] = context.client_session_id
-        for key, value in context.labels.items():
-            said[names.LABEL + key] = value
+        labels: dict[str, Attribute] = {names.LABEL + key: value for key, value in context.labels.items()}
+        self._root.set(labels)
+        said.update(labels)
         self._open: Span | None = self._telemetry.span(self._root, names.SESSION_OPEN, said)
 
     def __repr__(self) -> str:
