@@ -54,6 +54,7 @@ from wavegate.events import (
 from wavegate.once import Recognition, Speech
 from wavegate.settings import AudioFormat, Keyword, SynthesisSettings, TranscriptionSettings
 from wavegate.synthesis import SynthesisSession, Utterance
+from wavegate.traces import TraceSpan
 from wavegate.transcription import TranscriptionSession
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "SynthesisEvent",
     "SynthesisSession",
     "SynthesisSettings",
+    "TraceSpan",
     "Transcript",
     "TranscriptionEvent",
     "TranscriptionSession",

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
+from grpc import aio
+
 from wavegate._channel import DEFAULT_TARGET, Channel, Channels
 from wavegate._events_wire import sentence, session_info, upstream_info, voice, word
 from wavegate._session import RESUME_WINDOW_S
@@ -24,6 +26,7 @@ from wavegate.speech.v1 import (
     types_pb2,
 )
 from wavegate.synthesis import SynthesisSession
+from wavegate.traces import TraceSpan, trace_span
 from wavegate.transcription import TranscriptionSession
 
 __all__ = ["Client", "default_target"]
@@ -280,3 +283,27 @@ class Client:
             session_service_pb2.CloseSessionRequest(session_id=session_id, discard=discard),
             timeout_s,
         )
+
+    # --- traces ---------------------------------------------------------------------------------
+
+    async def get_trace(
+        self, *, trace_id: str = "", session_id: str = "", timeout_s: float | None = UNARY_TIMEOUT_S
+    ) -> tuple[TraceSpan, ...]:
+        """The spans of a trace, or of a session, that the gateway still holds: the newest of this caller's calls.
+
+        One that has not ended is not among them. Raises `SessionNotFoundError` where none is held.
+        """
+        if bool(trace_id) == bool(session_id):
+            raise TypeError("give either a trace_id or a session_id")
+        request = session_service_pb2.GetTraceRequest(
+            **({"trace_id": trace_id} if trace_id else {"session_id": session_id})
+        )
+        spans: list[TraceSpan] = []
+        try:
+            async for response in self._channel.sessions.GetTrace(
+                request, timeout=timeout_s, metadata=self._channel.metadata()
+            ):
+                spans += map(trace_span, response.spans)
+        except aio.AioRpcError as exc:
+            raise self._channel.error(exc, answered=bool(spans)) from exc
+        return tuple(spans)

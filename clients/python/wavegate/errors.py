@@ -5,7 +5,7 @@
     │   └── ConnectionLostError       it was there, and went away in mid-call
     ├── InvalidRequestError           a field, a text or an order of messages that is not allowed
     ├── AccessDeniedError             the caller's credential is missing, wrong or not enough
-    ├── SessionNotFoundError          no live session of this caller has that id
+    ├── SessionNotFoundError          no session of this caller has that id, or no trace
     ├── ConflictError                 somebody else was quicker: another revision, another owner
     ├── CapacityError                 a limit is reached: of the caller, the gateway or the account
     ├── DeadlineError                 something took too long
@@ -148,7 +148,7 @@ class AccessDeniedError(WavegateError):
 
 
 class SessionNotFoundError(WavegateError):
-    """No live session of this caller has that id: unknown, ended, or another caller's."""
+    """No live session of this caller has that id: unknown, ended, or another caller's. Or no trace of it is held."""
 
 
 class ConflictError(WavegateError):

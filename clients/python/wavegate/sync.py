@@ -59,6 +59,7 @@ from wavegate.settings import (
 from wavegate.synthesis import SynthesisSession as AsyncSynthesisSession
 from wavegate.synthesis import SynthesisUpdate
 from wavegate.synthesis import Utterance as AsyncUtterance
+from wavegate.traces import TraceSpan
 from wavegate.transcription import TranscriptionSession as AsyncTranscriptionSession
 from wavegate.transcription import TranscriptionUpdate
 
@@ -525,3 +526,11 @@ class Client:
     ) -> None:
         """Ends a live session."""
         _loop.run(self._client.close_session(session_id, discard=discard, timeout_s=timeout_s))
+
+    def get_trace(
+        self, *, trace_id: str = "", session_id: str = "", timeout_s: float | None = UNARY_TIMEOUT_S
+    ) -> tuple[TraceSpan, ...]:
+        """The spans of a trace, or of a session, that the gateway still holds."""
+        return _loop.run(
+            self._client.get_trace(trace_id=trace_id, session_id=session_id, timeout_s=timeout_s)
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from wavegate.cli import demo, listen, live_sessions, say, voices
+from wavegate.cli import demo, listen, live_sessions, say, trace, voices
 from wavegate.cli.command import Failure, common_options
 from wavegate.errors import AudioFileError
 
@@ -69,6 +69,7 @@ for _command in (
     listen.listen,
     live_sessions.settings,
     live_sessions.sessions,
+    trace.trace,
     voices.voices,
     demo.demo,
 ):

@@ -11,6 +11,7 @@ from wavegate.cli.command import Connection, command, converse
 from wavegate.cli.inputs import from_thread, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
+from wavegate.cli.trace import shown, trace_option
 from wavegate.events import SessionEnded, SpeechEnded, SpeechStarted, Transcript
 from wavegate.settings import AudioEncoding, AudioFormat
 from wavegate.speech.v1 import types_pb2
@@ -36,6 +37,7 @@ from wavegate.transcription import TranscriptionSession
     show_default=True,
     help="Send at the speed of speech, or as fast as it goes.",
 )
+@trace_option
 @set_option
 @command
 async def listen(
@@ -46,6 +48,7 @@ async def listen(
     rate: int | None,
     encoding: AudioEncoding | None,
     paced: bool,
+    traced: bool,
     assignments: tuple[str, ...],
 ) -> None:
     """Prints what is said in FILE.
@@ -81,10 +84,11 @@ async def listen(
     async with connection.client() as client:
         session = client.transcribe(audio_format=audio_format, **settings)
         hearing = _Hearing(connection.output, session)
-        with connection.output.live():
-            async with session:
-                await converse(hearing.send(source, paced=paced), hearing.receive())
-    hearing.summarize()
+        async with shown(connection.output, client, session, traced=traced):
+            with connection.output.live():
+                async with session:
+                    await converse(hearing.send(source, paced=paced), hearing.receive())
+            hearing.summarize()
 
 
 class _Hearing:

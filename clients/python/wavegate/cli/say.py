@@ -12,6 +12,7 @@ from wavegate.cli.inputs import Utterances, from_thread, read_text, standard_inp
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
 from wavegate.cli.playback import Sink, choose_sink, encoding_for
+from wavegate.cli.trace import shown, trace_option
 from wavegate.errors import WavegateError
 from wavegate.events import AudioChunk, SessionStarted, UtteranceCompleted, UtteranceFailed
 from wavegate.settings import AudioEncoding, AudioFormat
@@ -32,6 +33,7 @@ from wavegate.synthesis import SynthesisSession
 @encoding_option(
     "LINEAR16", "MULAW", "ALAW", "MP3", help="Of the audio; by default what the file's name says."
 )
+@trace_option
 @set_option
 @command
 async def say(
@@ -46,6 +48,7 @@ async def say(
     speed: float | None,
     rate: int | None,
     encoding: AudioEncoding | None,
+    traced: bool,
     assignments: tuple[str, ...],
 ) -> None:
     """Speaks TEXT, or what comes on standard input.
@@ -77,20 +80,21 @@ async def say(
     async with connection.client() as client:
         session = client.synthesize(audio_format=audio_format, **settings)
         speech = _Speech(connection.output, sink, session)
-        try:
-            with connection.output.live():
-                async with session:
-                    await converse(
-                        speech.send(words if stdin is None else from_thread(lambda: read_text(stdin))),
-                        speech.receive(),
-                    )
-            if sink is not None:
-                await sink.close()
-        except BaseException:
-            if sink is not None:
-                sink.abort()
-            raise
-    speech.summarize()
+        async with shown(connection.output, client, session, traced=traced, to_stderr=output == "-"):
+            try:
+                with connection.output.live():
+                    async with session:
+                        await converse(
+                            speech.send(words if stdin is None else from_thread(lambda: read_text(stdin))),
+                            speech.receive(),
+                        )
+                if sink is not None:
+                    await sink.close()
+            except BaseException:
+                if sink is not None:
+                    sink.abort()
+                raise
+            speech.summarize()
 
 
 def _checked(text: str) -> str:
