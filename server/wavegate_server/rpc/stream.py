@@ -168,6 +168,7 @@ class _Stream:
         call = current_call()
         session = self._gateway.registry.resumable(start.resume_session_id, call.caller, self._kind.name)
         session.reattach(start.last_received_sequence)
+        call.span.link(session.context.span)
         self._reader = session.log.attach()
         self._driver = session.driver
         self._input_sequence = self._repeated_until = session.input_sequence
