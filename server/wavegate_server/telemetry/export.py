@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -188,7 +189,7 @@ def _seconds(text: str, name: str) -> float | None:
         number = float(text)
     except ValueError:
         number = -1
-    if number <= 0:
+    if not 0 < number < math.inf:
         raise TelemetryConfigError(f"{name} must be a time above 0, got {text!r}")
     return number / 1000 if number >= 100 else number
 

@@ -141,7 +141,6 @@ class _Segment:
         "bytes_out",
         "chunks_in",
         "chunks_out",
-        "dropped",
         "last_ns",
         "links",
         "max_queue_ns",
@@ -150,10 +149,9 @@ class _Segment:
         "volume",
     )
 
-    def __init__(self, volume: _Volume, start_ns: int, dropped: int) -> None:
+    def __init__(self, volume: _Volume, start_ns: int) -> None:
         self.volume = volume
         self.start_ns = self.last_ns = start_ns
-        self.dropped = dropped
         self.chunks_in = self.chunks_out = self.bytes_in = self.bytes_out = 0
         self.max_queue_ns = self.max_write_ns = 0
         self.audio_s = 0.0
@@ -164,6 +162,7 @@ class Recording:
     """A call and all that happens below it."""
 
     __slots__ = (
+        "_dropped",
         "_held",
         "_kept",
         "_lasting",
@@ -189,6 +188,8 @@ class Recording:
         self.volumes = 0
         self.segments = 0
         self.segment: _Segment | None = None
+        self._dropped = tracer.dropped
+        """Of all spans, when the segment before ended; or, before the first, when the recording began."""
         self._lasting = 1
         """What has not ended: the root, and who retained it."""
         self.shows_chunks = sampled and tracer.knobs.chunks != "errors"
@@ -258,7 +259,7 @@ class Recording:
             segment = None
         if segment is None:
             volume = self.root.volume.place(self)
-            segment = self.segment = _Segment(volume, start_ns, self.tracer.dropped)
+            segment = self.segment = _Segment(volume, start_ns)
         if direction == "out":
             segment.chunks_out += 1
             segment.bytes_out += size
@@ -282,6 +283,7 @@ class Recording:
             return
         self.segments += 1
         tracer, volume = self.tracer, segment.volume
+        dropped, self._dropped = tracer.dropped - self._dropped, tracer.dropped
         self.take(
             encoding.span(
                 trace_id=volume.trace_id,
@@ -304,7 +306,7 @@ class Recording:
                     names.SEGMENT_MAX_QUEUE_MS: segment.max_queue_ns / 1e6,
                     names.SEGMENT_MAX_WRITE_MS: segment.max_write_ns / 1e6,
                     names.SEGMENT_LOOP_LAG_MS: round(tracer.take_lag_s() * 1e3, 3),
-                    names.SEGMENT_DROPPED: tracer.dropped - segment.dropped,
+                    names.SEGMENT_DROPPED: dropped,
                 },
                 links=segment.links,
             )
