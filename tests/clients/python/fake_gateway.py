@@ -123,6 +123,8 @@ class FakeGateway:
     """While clear, audio stops after the first chunk of an utterance."""
     unknown_events: bool = False
     """Answers of a kind that this contract does not have yet are mixed in."""
+    spans: list[session_service_pb2.TraceSpan] = field(default_factory=list)
+    """What `GetTrace` finds."""
     # records
     requests: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -571,6 +573,20 @@ class _Transcription(transcription_service_pb2_grpc.TranscriptionServiceServicer
 class _Sessions(session_service_pb2_grpc.SessionServiceServicer):
     def __init__(self, gateway: FakeGateway) -> None:
         self.gateway = gateway
+
+    async def GetTrace(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        key = request.trace_id or request.session_id
+        traces = {
+            s.trace_id
+            for s in self.gateway.spans
+            if s.trace_id == key or s.attributes.fields["speech.session.id"].string_value == key
+        }
+        spans = [s for s in self.gateway.spans if s.trace_id in traces]
+        if not spans:
+            missing = status(grpc.StatusCode.NOT_FOUND, "TRACE_NOT_FOUND", f"no span of {key} is held")
+            await abort(context, missing)
+        for span in spans:
+            yield session_service_pb2.GetTraceResponse(spans=[span])
 
     def _missing(self, session_id: str) -> types_pb2.Status:
         return status(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", f"there is no session {session_id}")

@@ -1,12 +1,13 @@
-"""Where the time of a trace went: each instant that somebody waited is put down to one who was waited for. Pure.
+"""Where the time of a trace went: each instant that somebody waits is put down to whom is waited for. Pure.
 
-For speech, one waits from the first text of an utterance to its last audio; for a transcript, from the last audio of
-a turn to the last transcript. Within that time an instant belongs to
+What is looked at is for speech the time from an utterance's first text to its last audio, for a transcript that from
+a turn's last audio to its last transcript. An instant of it belongs to
 
 - the client, while its transport takes a chunk: a write;
 - the gateway, while it holds a chunk and no write is in its way;
 - the account, while an utterance waits for admission;
 - the input, while text still comes and no audio has come yet;
+- nobody, for as long as the audio that came last takes to play: then the upstream is as fast as speech, or faster;
 - the upstream, for the rest.
 
 A busy gateway notices the end of a write late. So a write that took no longer than the gateway's event loop was late
@@ -29,11 +30,12 @@ Interval = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TimeSpent:
-    """The waiting of a trace, in seconds, by whom was waited for; and the longest single ones, in milliseconds."""
+    """The time of a trace, in seconds, by whom was waited for; and the longest single ones, in milliseconds."""
 
     audio_s: float
     """Playing time of what was spoken or heard."""
     total_s: float
+    """With that in which nobody was waited for."""
     input_s: float
     account_s: float
     upstream_s: float
@@ -46,7 +48,8 @@ class TimeSpent:
     longest_gap_ms: float
     longest_queue_ms: float
     longest_write_ms: float
-    loop_lag_ms: float
+    loop_lag_ms: float | None
+    """None where no segment has ended, so that nobody knows."""
 
 
 def number(span: TraceSpan, name: str) -> float | None:
@@ -92,7 +95,8 @@ def time_spent(spans: Sequence[TraceSpan]) -> TimeSpent | None:
         if is_chunk(span) or is_operation(span):
             key = (span.attributes.get(names.SESSION_ID), span.attributes.get(names.CHUNK_GENERATION))
             parts[key].add(span)
-    lag_ms = largest(spans, names.SEGMENT_LOOP_LAG_MS) or 0.0
+    loop_lag_ms = largest(spans, names.SEGMENT_LOOP_LAG_MS)
+    lag_ms = loop_lag_ms or 0.0
     waited = [part for part in parts.values() if part.window()]
     if not waited:
         return None
@@ -115,7 +119,9 @@ def time_spent(spans: Sequence[TraceSpan]) -> TimeSpent | None:
     gateway = _without(_both(held, window), taken)
     taken = _union([*taken, *gateway])
     input_ = _without(_both(_union(i for part in waited for i in part.input()), window), taken)
-    total, rest = _length(window), sum(map(_length, (client, account, gateway, input_)))
+    taken = _union([*taken, *input_])
+    pace = _without(_both(_union(i for part in waited for i in part.pace()), window), taken)
+    total, rest = _length(window), sum(map(_length, (client, account, gateway, input_, pace)))
     return TimeSpent(
         audio_s=sum(part.audio_ms for part in waited) / 1e3,
         total_s=total * 1e-9,
@@ -129,7 +135,7 @@ def time_spent(spans: Sequence[TraceSpan]) -> TimeSpent | None:
         longest_gap_ms=max(_length([longest_gap(part.out)]) for part in waited) / 1e6,
         longest_queue_ms=largest(all_out, names.CHUNK_QUEUE_MS) or 0.0,
         longest_write_ms=largest(all_out, names.CHUNK_WRITE_MS) or 0.0,
-        loop_lag_ms=lag_ms,
+        loop_lag_ms=loop_lag_ms,
     )
 
 
@@ -194,6 +200,19 @@ class _Part:
         texts = max((chunk.start_ns for chunk in self.in_), default=begin)
         audio = min((chunk.start_ns for chunk in self.out), default=end)
         return [(begin, min(texts, audio))] if self.is_speech and begin < min(texts, audio) else []
+
+    def pace(self) -> list[Interval]:
+        """While what came last plays, and more comes."""
+        if not self.is_speech:
+            return []
+        chunks = sorted(self.out, key=lambda chunk: chunk.start_ns)
+        return [
+            (
+                a.start_ns,
+                min(b.start_ns, a.start_ns + round((number(a, names.CHUNK_DURATION_MS) or 0.0) * 1e6)),
+            )
+            for a, b in pairwise(chunks)
+        ]
 
 
 def _write(chunk: TraceSpan) -> Interval:

@@ -17,7 +17,7 @@ from wavegate.cli import trace_names as names
 from wavegate.cli.command import Connection, Failure, command
 from wavegate.cli.jaeger import DEFAULT_URL, KNOCK_S, Jaeger, JaegerError
 from wavegate.cli.output import Output, event_object
-from wavegate.cli.time_spent import time_spent
+from wavegate.cli.time_spent import is_chunk, number, time_spent
 from wavegate.cli.waterfall import IN_ASCII, waterfall
 from wavegate.client import Client
 from wavegate.errors import SessionNotFoundError, WavegateError
@@ -27,8 +27,8 @@ from wavegate.transcription import TranscriptionSession
 
 PIPE_WIDTH: Final = 100
 _TRACE_ID: Final = re.compile("[0-9a-fA-F]{32}")
-_ROOT_WAIT_S: Final = 2.0
-"""A call's own span ends a moment after its caller knows that the call has."""
+_END_WAIT_S: Final = 2.0
+"""A call's own span and its sums end a moment after its caller knows that the call has."""
 
 
 @click.command()
@@ -129,6 +129,13 @@ async def shown(
         await _show_after(output, client, session, to_stderr=to_stderr)
 
 
+def is_complete(spans: Sequence[TraceSpan]) -> bool:
+    """Whether the call of a session has ended, and all of its chunks are summed up."""
+    counts = (names.SEGMENT_CHUNKS_IN, names.SEGMENT_CHUNKS_OUT)
+    summed = sum(number(span, name) or 0 for span in spans for name in counts)
+    return any(span.kind == "SERVER" for span in spans) and summed >= sum(map(is_chunk, spans))
+
+
 async def _show_after(
     output: Output,
     client: Client,
@@ -142,11 +149,11 @@ async def _show_after(
     except RuntimeError:  # it never began
         return
     loop = asyncio.get_running_loop()
-    end = loop.time() + _ROOT_WAIT_S
+    end = loop.time() + _END_WAIT_S
     try:
         while True:
             spans = of_session(await client.get_trace(session_id=session_id), session_id)
-            if any(span.kind == "SERVER" for span in spans) or loop.time() >= end:
+            if is_complete(spans) or loop.time() >= end:
                 break
             await asyncio.sleep(0.02)
     except WavegateError as exc:

@@ -29,10 +29,22 @@ from wavegate.cli.time_spent import (
 )
 from wavegate.traces import TraceSpan
 
-BAR, SHORT, FIRST_AUDIO, GAP = "━", "╸", "◆", "╌"
-IN_ASCII: Final = str.maketrans("━╸◆╌├└│─·×–…", "=-*~|`|-,x-.")
+BAR, SHORT = "━", "╸"
+FIRST_AUDIO, GAP, RECONNECT, INTERRUPT = "◆", "╌", "↻", "✕"
+MARKS: Final = {
+    FIRST_AUDIO: "first audio",
+    GAP: "longest gap",
+    RECONNECT: "reconnect",
+    INTERRUPT: "interrupt",
+}
+IN_ASCII: Final = str.maketrans("━╸◆╌↻✕├└│·×…", "=-*~@!|`|,x.")
 """For a terminal that has nothing else."""
 MIN_WIDTH, MIN_BAR = 30, 12
+UNKNOWN_LAG: Final = (
+    " Or the gateway's event loop is late: no segment of the session has ended that would tell."
+)
+NOTABLE_S: Final = 0.1
+"""Waiting that people begin to notice."""
 
 _STYLES: Final = {
     "SERVER": "blue",
@@ -55,11 +67,8 @@ def waterfall(spans: Sequence[TraceSpan], *, width: int, all_chunks: bool = Fals
     for row in rows:
         lines += paper.lines(row)
     lines.append(Text())
-    legend = [
-        text
-        for mark, text in ((FIRST_AUDIO, f"{FIRST_AUDIO} first audio"), (GAP, f"{GAP} longest gap"))
-        if any(mark in line.plain for line in lines)
-    ]
+    bars = "".join(line.plain for line in lines)
+    legend = [f"{mark} {text}" for mark, text in MARKS.items() if mark in bars]
     if any(len(row.chunks) > 1 for row in rows):
         legend.append("numbers of chunks: p50/p95/max")
     for said in (legend, _incomplete(spans)):
@@ -73,30 +82,36 @@ def waterfall(spans: Sequence[TraceSpan], *, width: int, all_chunks: bool = Fals
 
 
 def verdict(spans: Sequence[TraceSpan]) -> str:
-    """In words: the shares, and what was waited for most."""
+    """In words: the shares, and who was waited for most."""
     spent = time_spent(spans)
     if spent is None or not spent.total_s:
         return _without_chunks(spans)
     shares = {
-        "the upstream": spent.upstream_s,
-        "the gateway": spent.gateway_s,
-        "the client": spent.client_s,
-        "the account": spent.account_s,
-        "the input": spent.input_s,
+        "upstream": spent.upstream_s,
+        "gateway": spent.gateway_s,
+        "client": spent.client_s,
+        "account": spent.account_s,
+        "input": spent.input_s,
     }
+    waited_s = sum(shares.values())
     told = ", ".join(
-        f"{who} {duration(s * 1e9)} ({s / spent.total_s:.0%})"
+        f"the {who} {duration(s * 1e9)}" + (f" ({s / waited_s:.0%})" if s else "")
         for who, s in shares.items()
-        if s or who in {"the upstream", "the gateway", "the client"}
+        if s or who in {"upstream", "gateway", "client"}
     )
+    what = f" for {spent.audio_s:.2f} s of audio" if spent.audio_s else ""
     most = max(shares, key=lambda who: shares[who])
-    what = f"{spent.audio_s:.2f} s of audio" if spent.audio_s else "it"
-    return f"Of {duration(spent.total_s * 1e9)} of waiting for {what}: {told}. {_reason(most, spent)}"
+    dominated = (
+        _reason(most, spent)
+        if shares[most] >= NOTABLE_S
+        else f"Nothing stands out; the most was the {most}'s."
+    )
+    return f"{duration(spent.total_s * 1e9)}{what}, {duration(waited_s * 1e9)} of it waiting: {told}. {dominated}"
 
 
 def _reason(most: str, spent: TimeSpent) -> str:
     match most:
-        case "the upstream":
+        case "upstream":
             found = [
                 f"{what} {_ms(ms)}"
                 for what, ms in (
@@ -107,17 +122,18 @@ def _reason(most: str, spent: TimeSpent) -> str:
                 if ms is not None
             ]
             return "The upstream dominated" + (f": {', '.join(found)}." if found else ".")
-        case "the gateway":
+        case "gateway":
             return (
                 f"The gateway dominated: chunks waited in it for up to {_ms(spent.longest_queue_ms)}, "
-                f"and its event loop was up to {_ms(spent.loop_lag_ms)} late."
+                f"and its event loop was up to {_ms(spent.loop_lag_ms or 0.0)} late."
             )
-        case "the client":
+        case "client":
             return (
                 f"The client dominated: it took up to {_ms(spent.longest_write_ms)} to take a chunk, so others waited "
                 f"for up to {_ms(spent.longest_queue_ms)} behind; it, or the network to it, is slow."
+                + (UNKNOWN_LAG if spent.loop_lag_ms is None else "")
             )
-        case "the account":
+        case "account":
             return "The account dominated: the utterance waited for one of its active requests to be free."
     return "The input dominated: text was still coming."
 
@@ -147,7 +163,9 @@ class _Row:
     notes: list[str] = field(default_factory=list)
     chunks: Sequence[TraceSpan] = ()
     """Drawn one by one instead of as one bar."""
-    first_audio_ns: int | None = None
+    mark: str = ""
+    marked_ns: int = 0
+    """Where the mark stands on the bar."""
     below: str = ""
     """What a note begins with."""
 
@@ -258,7 +276,11 @@ def _row(node: _Node) -> _Row:
         end_ns=max(s.end_ns for s in node.spans),
         failed=any(s.failed for s in node.spans),
         notes=list(_notes(span)),
+        mark={names.UPSTREAM_RECONNECT: RECONNECT, names.INTERRUPT: INTERRUPT}.get(span.name, ""),
+        marked_ns=span.start_ns,
     )
+    if row.mark:
+        row.style = "magenta"
     if is_chunk(span):
         row.chunks = node.spans
         row.label, row.notes = _lane(node.spans)
@@ -270,7 +292,8 @@ def _row(node: _Node) -> _Row:
             row.notes.append(f"{dropped:.0f} spans dropped by the gateway")
     elif is_operation(span):
         first_ms = number(span, names.FIRST_AUDIO_MS)
-        row.first_audio_ns = None if first_ms is None else span.start_ns + round(first_ms * 1e6)
+        if first_ms is not None:
+            row.mark, row.marked_ns = FIRST_AUDIO, span.start_ns + round(first_ms * 1e6)
         if gap := _gap(node):
             row.notes.append(gap)
     return row
@@ -310,20 +333,21 @@ def _notes(span: TraceSpan) -> Iterator[str]:
     if reconnects := ms(names.RECONNECTS):
         yield f"{reconnects:.0f} reconnect{'s' if reconnects > 1 else ''}"
     if span.name == names.UPSTREAM_RECONNECT:
-        yield f"{text(names.UPSTREAM_REASON).lower()}, attempt {text(names.UPSTREAM_ATTEMPT) or '?'}"
+        yield f"{_words(text(names.UPSTREAM_REASON))}, attempt {text(names.UPSTREAM_ATTEMPT) or '?'}"
         if code := text(names.UPSTREAM_CLOSE_CODE):
             yield f"closed with {code}"
         if lost := ms(names.LOST_AUDIO_MS):
             yield f"{_ms(lost)} of audio lost"
     if span.name == names.INTERRUPT:
-        yield f"interrupted {text(names.CANCEL_METHOD).lower()}".rstrip()
+        yield f"interrupted by {_words(text(names.CANCEL_METHOD))}"
         if (discarded := ms(names.CANCEL_DISCARDED_MS)) is not None:
             yield f"{_ms(discarded)} of audio discarded"
     if span.name == names.SETTINGS_UPDATE:
         fields = span.attributes.get(names.UPDATE_FIELDS)
-        yield f"{', '.join(map(str, fields)) if isinstance(fields, list) else ''} {text(names.UPDATE_STATE).lower()}"
+        what = ", ".join(map(str, fields)) if isinstance(fields, list) else ""
+        yield f"{what}: {text(names.UPDATE_STATE).lower()}"
         if mechanism := text(names.UPDATE_MECHANISM):
-            yield mechanism.lower().replace("_", " ")
+            yield _words(mechanism)
     if (status := text(names.RPC_RESPONSE_STATUS_CODE)) and status != "OK":
         yield status
     if span.name == names.SESSION_CONTINUATION:
@@ -372,7 +396,7 @@ class _Paper:
     def lines(self, row: _Row) -> Iterator[Text]:
         style = "bold red" if row.failed else row.style
         label = _cut(row.prefix + row.label, self.label_width)
-        line = Text(row.prefix, style="dim")
+        line = Text().append(row.prefix, style="dim")
         line.append(label[len(row.prefix) :], style=style)
         line.append(" " * (self.label_width - len(label)))
         line.append(f" {duration(row.end_ns - row.begin_ns):>{self.time_width}}")
@@ -388,7 +412,7 @@ class _Paper:
                 self.width,
                 indent=2,
                 below=row.below[: self.width // 2],
-                style="red" if row.failed or row.notes[-1].startswith("error") else "dim",
+                style="red" if row.failed or any(note.startswith("error") for note in row.notes) else "dim",
             )
 
     def bar(self, row: _Row) -> str:
@@ -404,8 +428,8 @@ class _Paper:
                 cells[first] = BAR if (end - begin) * self.bar_width * 2 >= self.span_ns else SHORT
             elif first < last:
                 cells[first : last + 1] = BAR * (last + 1 - first)
-        if row.first_audio_ns is not None:
-            cells[self.cell(row.first_audio_ns)] = FIRST_AUDIO
+        if row.mark:
+            cells[self.cell(row.marked_ns)] = row.mark
         return "".join(cells)
 
     def cell(self, at_ns: int) -> int:
@@ -443,7 +467,12 @@ def _ms(ms: float) -> str:
 
 
 def _short_ms(ms: float) -> str:
-    return f"{ms:.0f}" if ms >= 10 else f"{ms:.1f}" if ms >= 1 or not ms else f"{ms:.2f}"
+    return f"{ms:.0f}" if ms >= 10 or not ms else f"{ms:.1f}" if ms >= 1 else f"{ms:.2f}"
+
+
+def _words(name: str) -> str:
+    """The name of an enum's value, for people."""
+    return name.lower().replace("_", " ") or "?"
 
 
 def _bytes(size: float) -> str:
@@ -473,4 +502,4 @@ def _wrapped(
         else:
             lines += textwrap.wrap(part, room)
     for line in lines:
-        yield Text(begin, style="dim").append(line, style=style)
+        yield Text().append(begin, style="dim").append(line, style=style)
