@@ -49,7 +49,7 @@ MAX_MESSAGE_BYTES = 2**22
 UNBLOCKED_BYTES = 2**13
 """So much may wait to be written, and a send does not block: far below the library's limit of 32 KiB, also where a
 character is four bytes. No deadline is set then: on uvloop a timer costs more than the rest of a send."""
-RECEIVE_QUEUE = 16
+RECEIVE_QUEUE = 4
 """Messages read ahead of the session; then the socket is read no further, which is the back-pressure."""
 
 _TCP_INFO = struct.Struct("=120xQ16xI")
