@@ -170,7 +170,11 @@ class Session(ABC):
         trace: SessionTrace,
     ) -> None:
         self.context = context
-        self.target = context.upstreams.choose(self.kind, ledger.settings.get("language_code", ""))
+        try:
+            self.target = context.upstreams.choose(self.kind, ledger.settings.get("language_code", ""))
+        except WavegateError as exc:
+            trace.refused(exc)
+            raise
         """The account that it uses, and where that is spoken to."""
         self.audio_format = audio_format
         self.ledger = ledger

@@ -934,6 +934,7 @@ class SynthesisSession(Session):
                     protocol.touch(self._now())
                     self._rearm()
         except TransportClosed as exc:
+            self.log.at_ns = time.time_ns()
             now = self._now()
             link.close_code = exc.code if exc.code is not None else 1006
             self._take_events(link, protocol.closed(exc.code, exc.reason, now), now)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from wavegate_server.errors import WavegateError
+from wavegate_server.errors import SessionClosed, WavegateError
 from wavegate_server.session import transcription_events as heard
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.events import (
@@ -32,7 +32,7 @@ from wavegate_server.session.synthesis_events import (
     UtteranceFailed,
 )
 from wavegate_server.session.utterance import Utterance
-from wavegate_server.telemetry import Attribute, Span, instruments, names
+from wavegate_server.telemetry import Attribute, Lane, Span, instruments, names
 
 _TURN_ENDS = frozenset(
     {heard.FinalTrigger.ENDPOINT, heard.FinalTrigger.CLIENT_FINALIZE, heard.FinalTrigger.END}
@@ -77,7 +77,10 @@ class SessionTrace:
                     self._settled(event)
             case SessionEnded():
                 self._root.set({names.SESSION_END_REASON: event.reason.value})
-                self._end_open(event.error)
+                # A caller that leaves is no failure of what it did not wait for.
+                error = None if isinstance(event.error, SessionClosed) else event.error
+                self._end_open(error)
+                self._end_reconnect(error)
 
     def handed_over(self, entry: Entry, sequence: int, handed_ns: int, end_ns: int) -> None:
         """The caller's transport has an event."""
@@ -93,6 +96,11 @@ class SessionTrace:
         if caller is not None:
             span.link(caller)
         self._updates.setdefault(update.update_id, deque()).append(span)
+
+    def refused(self, error: WavegateError) -> None:
+        """The session cannot even begin."""
+        self._end_open(error)
+        self.close()
 
     def close(self) -> None:
         """Nothing more comes, and nothing more is handed over."""
@@ -188,10 +196,22 @@ class SessionTrace:
 class UtteranceTrace:
     """One utterance: its text on the way in, its audio on the way out."""
 
-    __slots__ = ("_arrivals", "_out", "_text", "interrupt", "span", "start_ns")
+    __slots__ = (
+        "_arrivals",
+        "_mark",
+        "_out",
+        "_telemetry",
+        "_text",
+        "barged_ns",
+        "interrupt",
+        "span",
+        "start_ns",
+        "utterance",
+    )
 
     def __init__(self, trace: SynthesisTrace, utterance: Utterance, generation: int, start_ns: int) -> None:
-        telemetry = trace._telemetry
+        telemetry = self._telemetry = trace._telemetry
+        self.utterance = utterance
         settings = utterance.settings
         model = settings.get("model", "")
         attributes: dict[str, Attribute] = {
@@ -214,9 +234,10 @@ class UtteranceTrace:
         )
         self.start_ns = start_ns
         self.interrupt: Span | None = None
-        mark = {names.CHUNK_GENERATION: generation}
-        self._text = telemetry.lane(self.span, "tts", "in", mark)
-        self._out = telemetry.lane(self.span, "tts", "out", mark)
+        self.barged_ns = 0
+        self._mark: dict[str, Attribute] = {names.CHUNK_GENERATION: generation}
+        self._text = telemetry.lane(self.span, "tts", "in", self._mark)
+        self._out = telemetry.lane(self.span, "tts", "out", self._mark)
         self._arrivals: deque[tuple[int, int, int, int]] = deque()
 
     def arrived(self, sequence: int, text: str, received_ns: int, end: int) -> None:
@@ -228,15 +249,19 @@ class UtteranceTrace:
         arrivals = self._arrivals
         while arrivals and arrivals[0][3] <= until:
             sequence, size, received_ns, _ = arrivals.popleft()
-            self._text.chunk(
-                sequence, size, received_ns, max(received_ns, handed_ns), max(received_ns, end_ns)
-            )
+            handed = max(received_ns, handed_ns)
+            self._text.chunk(sequence, size, received_ns, handed, max(handed, end_ns))
 
     def left(self) -> None:
         """What was not sent never will be."""
-        now = time.time_ns()
-        self.sent(1 << 60, now, now)
         self._text.close()
+        if self._arrivals:
+            now = time.time_ns()
+            self._text = self._telemetry.lane(
+                self.span, "tts", "in", {**self._mark, names.CHUNK_DROPPED: True}
+            )
+            self.sent(1 << 60, now, now)
+            self._text.close()
 
     def audio(self, entry: Entry, sequence: int, rate_hz: int, handed_ns: int, end_ns: int) -> None:
         """A piece of audio was handed to the caller."""
@@ -284,7 +309,7 @@ class SynthesisTrace(SessionTrace):
                 {names.UTTERANCE_ID: utterance.utterance_id},
                 start_ns=received_ns,
             )
-            self._barged_ns = received_ns
+            trace.barged_ns = received_ns
 
     def handed_over(self, entry: Entry, sequence: int, handed_ns: int, end_ns: int) -> None:
         """The caller's transport has an event."""
@@ -312,16 +337,15 @@ class SynthesisTrace(SessionTrace):
 
     def failed(self, error: WavegateError) -> None:
         """What is being said fails, with the session."""
-        for trace in self._live:
-            trace.span.set({names.UTTERANCE_OUTCOME: "failed"})
+        for trace in list(self._live):
             trace.span.fail(error.reason)
-            self._telemetry.record(instruments.UTTERANCES, 1, "failed")
+            trace.left()
+            self._end(trace.utterance, "failed", {})
 
     def close(self) -> None:
         for trace in list(self._live):
             trace.left()
-            trace.end()
-        self._live.clear()
+            self._end(trace.utterance, "abandoned", {})
         super().close()
 
     def _cancelled(self, event: UtteranceCancelled, end_ns: int) -> None:
@@ -335,7 +359,7 @@ class SynthesisTrace(SessionTrace):
             )
             trace.interrupt.end(end_ns)
             self._telemetry.record(
-                instruments.BARGE_IN, max(0, end_ns - self._barged_ns) * 1e-9, span=trace.span
+                instruments.BARGE_IN, max(0, end_ns - trace.barged_ns) * 1e-9, span=trace.span
             )
         self._end(event.utterance, "cancelled", {names.CANCEL_METHOD: event.method.value})
 
@@ -379,7 +403,7 @@ class SynthesisTrace(SessionTrace):
 class _Turn:
     """One turn of a caller: its audio on the way in, its transcripts on the way out."""
 
-    __slots__ = ("bytes_in", "chunks", "in_", "out", "seconds", "span", "start_ns", "under")
+    __slots__ = ("asked", "bytes_in", "chunks", "in_", "mark", "out", "seconds", "span", "start_ns", "under")
 
     def __init__(self, trace: TranscriptionTrace, generation: int, start_ns: int) -> None:
         telemetry = trace._telemetry
@@ -391,11 +415,13 @@ class _Turn:
             client=True,
             start_ns=start_ns,
         )
-        mark = {names.CHUNK_GENERATION: generation}
-        self.in_ = telemetry.lane(self.span, "stt", "in", mark)
-        self.out = telemetry.lane(self.span, "stt", "out", mark)
+        self.mark: dict[str, Attribute] = {names.CHUNK_GENERATION: generation}
+        self.in_ = telemetry.lane(self.span, "stt", "in", self.mark)
+        self.out = telemetry.lane(self.span, "stt", "out", self.mark)
         self.under: Span | None = None
         """Its twin in a trace that the caller named."""
+        self.asked = False
+        """Whether the caller has ended it."""
         self.bytes_in = self.chunks = 0
         self.seconds = 0.0
 
@@ -406,10 +432,13 @@ class TranscriptionTrace(SessionTrace):
     def __init__(self, context: SessionContext, encoding: str, rate_hz: int, language: str) -> None:
         super().__init__(context, "stt", {names.AUDIO_ENCODING: encoding, names.AUDIO_RATE: rate_hz})
         self._language = language
-        self._turn: _Turn | None = None
+        self._open_turns: deque[_Turn] = deque()
+        """The last is the one that the caller speaks in, the first the one that is being understood."""
         self._arrivals: deque[tuple[_Turn, int, int, int, int, float, float]] = deque()
-        self._transcripts: deque[_Turn] = deque()
-        """The turns of the transcripts that were said and not handed over yet."""
+        self._transcripts: deque[_Turn | None] = deque()
+        """The turns of the transcripts that were said and not handed over yet; None: it is of none."""
+        self._rest: Lane | None = None
+        """For transcripts that are of no turn: the last one of a session that has nothing more to say."""
         self._live: set[_Turn] = set()
 
     def described(self, generation: int) -> dict[str, Attribute]:
@@ -427,7 +456,7 @@ class TranscriptionTrace(SessionTrace):
         self, sequence: int, size: int, received_ns: int, end: int, offset_s: float, duration_s: float
     ) -> None:
         """A piece of audio, which ends at sample `end` of the session."""
-        turn = self._turn or self._begin(received_ns)
+        turn = self._spoken_in(received_ns)
         turn.chunks += 1
         turn.bytes_in += size
         turn.seconds += duration_s
@@ -443,7 +472,8 @@ class TranscriptionTrace(SessionTrace):
 
     def finalize(self, finalize_id: str, traceparent: str, received_ns: int) -> None:
         """The caller ends its turn."""
-        turn = self._turn or self._begin(received_ns)
+        turn = self._spoken_in(received_ns)
+        turn.asked = True
         if finalize_id:
             turn.span.set({names.FINALIZE_ID: finalize_id})
         if traceparent and turn.under is None:
@@ -459,10 +489,12 @@ class TranscriptionTrace(SessionTrace):
 
     def said(self, event: Any) -> None:
         if isinstance(event, heard.Transcribed):
-            turn = self._turn or self._begin(time.time_ns())
+            if not self._open_turns and (event.text or not event.is_last):
+                self._begin(time.time_ns())
+            turn = self._open_turns[0] if self._open_turns else None
             self._transcripts.append(turn)
-            if event.is_final and (event.final_trigger in _TURN_ENDS or event.is_last):
-                self._turn = None
+            if turn is not None and event.is_final and self._ends(turn, event):
+                self._open_turns.popleft()
         else:
             super().said(event)
 
@@ -472,10 +504,14 @@ class TranscriptionTrace(SessionTrace):
         if not isinstance(event, heard.Transcribed) or not self._transcripts:
             return
         turn = self._transcripts.popleft()
+        if turn is None:
+            self._rest = self._rest or self._telemetry.lane(self._root, "stt", "out", {})
+        lane = self._rest if turn is None else turn.out
+        assert lane is not None
         size = len(event.text.encode("utf-8", "replace"))
         length_s = max(0.0, event.end_s - event.start_s)
-        turn.out.chunk(sequence, size, entry.at_ns or handed_ns, handed_ns, end_ns, event.start_s, length_s)
-        if not event.is_final:
+        lane.chunk(sequence, size, entry.at_ns or handed_ns, handed_ns, end_ns, event.start_s, length_s)
+        if turn is None or not event.is_final:
             return
         attributes: dict[str, Attribute] = {names.FINAL_TRIGGER: event.final_trigger.value}
         if event.finalize_latency_s is not None:
@@ -487,23 +523,45 @@ class TranscriptionTrace(SessionTrace):
         if event.upstream.request_id or event.upstream.session_id:
             attributes[names.GEN_AI_RESPONSE_ID] = event.upstream.request_id or event.upstream.session_id
         turn.span.set(attributes)
-        if turn is not self._turn and turn not in self._transcripts:
+        if turn not in self._open_turns and turn not in self._transcripts:
             self._end(turn, attributes)
 
     def close(self) -> None:
         now = time.time_ns()
-        self.forwarded(1 << 60, now, now)
+        dropped: dict[_Turn, Lane] = {}
+        for turn, sequence, size, received_ns, _, offset_s, duration_s in self._arrivals:
+            if turn not in dropped:
+                dropped[turn] = self._telemetry.lane(
+                    turn.span, "stt", "in", {**turn.mark, names.CHUNK_DROPPED: True}
+                )
+            handed_ns = max(received_ns, now)
+            dropped[turn].chunk(sequence, size, received_ns, handed_ns, handed_ns, offset_s, duration_s)
+        self._arrivals.clear()
+        for lane in (*dropped.values(), *([self._rest] if self._rest is not None else ())):
+            lane.close()
         for turn in list(self._live):
             self._end(turn, {})
         self._transcripts.clear()
-        self._turn = None
+        self._open_turns.clear()
         super().close()
+
+    def _spoken_in(self, now_ns: int) -> _Turn:
+        """The turn that the caller's audio is of: what follows a finalize is of the next one."""
+        turns = self._open_turns
+        return turns[-1] if turns and not turns[-1].asked else self._begin(now_ns)
+
+    def _ends(self, turn: _Turn, final: heard.Transcribed) -> bool:
+        """Whether nothing of the turn follows. The answer to a finalize is still to come after an endpoint."""
+        if final.final_trigger is heard.FinalTrigger.ENDPOINT:
+            return not turn.asked
+        return final.final_trigger in _TURN_ENDS or final.is_last
 
     def _begin(self, start_ns: int) -> _Turn:
         self._generation += 1
-        self._turn = _Turn(self, self._generation, start_ns)
-        self._live.add(self._turn)
-        return self._turn
+        turn = _Turn(self, self._generation, start_ns)
+        self._open_turns.append(turn)
+        self._live.add(turn)
+        return turn
 
     def _end(self, turn: _Turn, attributes: Mapping[str, Attribute]) -> None:
         sums: dict[str, Attribute] = {

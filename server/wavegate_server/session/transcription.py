@@ -534,6 +534,7 @@ class TranscriptionSession(Session):
             elif self._switching is not None:
                 await self._wake.wait()
             elif self._is_all_said():
+                self.log.at_ns = time.time_ns()
                 self._transcripts.end(None, now)
             else:
                 await self._connect()
@@ -709,6 +710,7 @@ class TranscriptionSession(Session):
                     self._on_event(link, event, now)
                 self._rearm()
         except TransportClosed as exc:
+            self.log.at_ns = time.time_ns()
             for event in link.protocol.closed(exc.code, exc.reason):
                 if isinstance(event, stt.ConnectionFailed):
                     self._on_failed(link, event.error, exc.code)
