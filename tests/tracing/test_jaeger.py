@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import wavegate
+from wavegate.cli import jaeger as query
+from wavegate.cli.trace import is_complete
+from wavegate.cli.waterfall import waterfall
 
 from tests.support import tools
 from tests.support.jaeger import Jaeger, JaegerSpan, JaegerTrace
@@ -86,3 +91,40 @@ async def test_an_upstream_that_is_away_is_an_error(jaeger: Jaeger) -> None:
         assert span.tags["error"] is True, trace.outline()
         assert span.tags["otel.status_code"] == "ERROR"
         assert span.tags["error.type"] == "UPSTREAM_UNAVAILABLE"
+
+
+async def test_the_command_line_draws_what_jaeger_has(jaeger: Jaeger) -> None:
+    """By the id of the trace and by that of the session; Jaeger has all that the gateway has."""
+    async with running(
+        *("--upstream", "local", "--local-engine", "deterministic"),
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_grpc, "OTEL_SERVICE_NAME": "drawn"},
+    ) as gateway:
+        async with wavegate.Client(gateway.target) as client:
+            async with client.synthesize(voice_id="magnus") as session:
+                await session.update_settings(speed=1.5, voice_id="avery")
+                assert await (await session.say("Hello, terminal.")).read()
+            trace_id = session.started.trace_id
+            held = await client.get_trace(trace_id=trace_id)
+            # The call's own span ends a moment after its caller knows that it has.
+            async with asyncio.timeout(30):
+                while not is_complete(held):
+                    await asyncio.sleep(0.05)
+                    held = await client.get_trace(trace_id=trace_id)
+        ids = {span.span_id for span in held}
+        jaeger.wait_for_trace(trace_id, lambda trace: {s.span_id for s in trace.spans} >= ids)
+
+    asked = query.Jaeger(jaeger.url)
+    for spans in (asked.trace(trace_id), asked.session(session.session_id)):
+        assert {s.span_id for s in spans} == ids
+        # Jaeger counts microseconds: all lines are the same but for their durations.
+        drawn, ours = (
+            [line.plain.partition("  ")[0] for line in waterfall(found, width=100)] for found in (spans, held)
+        )
+        assert [line for line in drawn if line.startswith(("├", "└", "Synth"))] == [
+            line for line in ours if line.startswith(("├", "└", "Synth"))
+        ]
+        assert {s.span_id: s.kind for s in spans} == {s.span_id: s.kind for s in held}
+        (update,) = (s for s in spans if s.name == "settings.update")
+        assert any(
+            "speed" in line.plain and "applied" in line.plain for line in waterfall([update], width=100)
+        )

@@ -485,7 +485,13 @@ def _bytes(size: float) -> str:
     )
 
 
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: names and errors may come from anywhere."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _cut(text: str, room: int) -> str:
+    text = _printable(text)
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
@@ -496,7 +502,7 @@ def _wrapped(
     begin = below + " " * indent
     room = max(10, width - len(begin))
     lines: list[str] = []
-    for part in parts:
+    for part in map(_printable, parts):
         if lines and len(lines[-1]) + 3 + len(part) <= room:
             lines[-1] += f" · {part}"
         else:
