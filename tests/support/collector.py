@@ -43,6 +43,10 @@ class Exported:
     resource: dict[str, Any]
     error: bool
     description: str
+    links: tuple[tuple[str, str], ...] = ()
+    """Trace and span id of each."""
+    start_ns: int = 0
+    end_ns: int = 0
 
 
 class Collector:
@@ -51,6 +55,8 @@ class Collector:
     def __init__(self) -> None:
         self.endpoint = ""
         self.headers: dict[str, str] = {}
+        self.raw: list[bytes] = []
+        """Each request as it came."""
         self._spans: list[Exported] = []
         self._changed = threading.Condition()
 
@@ -67,12 +73,16 @@ class Collector:
                 resource=attributes(of_resource.resource.attributes),
                 error=span.status.code == 2,
                 description=span.status.message,
+                links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                start_ns=span.start_time_unix_nano,
+                end_ns=span.end_time_unix_nano,
             )
             for of_resource in request.resource_spans
             for scope in of_resource.scope_spans
             for span in scope.spans
         ]
         with self._changed:
+            self.raw.append(request.SerializeToString())
             self._spans += found
             self._changed.notify_all()
 
