@@ -287,6 +287,9 @@ class HttpSender:
     """OTLP/HTTP with protobuf bodies."""
 
     def __init__(self, destination: Destination) -> None:
+        import aiohttp  # noqa: PLC0415 - see above; now, since with the first spans it would hold up the loop
+
+        self._aiohttp: Any = aiohttp
         self._destination = destination
         self._session: Any = None
         self._tls = _tls(destination)
@@ -295,12 +298,10 @@ class HttpSender:
         return f"<HttpSender {self._destination.signal}>"
 
     async def send(self, signal: Signal, body: bytes) -> Outcome:
-        import aiohttp  # noqa: PLC0415 - see above
-
         destination = self._destination
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=destination.timeout_s), trust_env=True
+            self._session = self._aiohttp.ClientSession(
+                timeout=self._aiohttp.ClientTimeout(total=destination.timeout_s), trust_env=True
             )
         headers = {"Content-Type": "application/x-protobuf", **destination.headers}
         if destination.gzip:
@@ -436,9 +437,10 @@ class SpanExporter:
                 await self._pause(self._delay_s)
             batch: list[bytes] = []
             size = 0
-            while self._waiting and len(batch) < self._batch_spans and size < BATCH_BYTES:
-                size += len(self._waiting[0])
-                batch.append(self._waiting.popleft())
+            waiting = self._waiting
+            while waiting and len(batch) < self._batch_spans and size < BATCH_BYTES:
+                batch.append(span := waiting.popleft())
+                size += len(span)
             if batch:
                 try:
                     await self._send(batch)

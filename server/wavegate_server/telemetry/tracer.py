@@ -53,7 +53,7 @@ REMEMBERED_TRACES: Final = 10_000
 SEGMENT_CHUNKS: Final = 500
 SEGMENT_NS: Final = 30 * 10**9
 RECENT_SPANS: Final = 20_000
-"""Spans kept for those who ask the gateway itself, about 6 MB."""
+"""Spans kept for those who ask the gateway itself, about 8 MB."""
 
 Record = Callable[..., None]
 RecordAll = Callable[..., None]
@@ -606,7 +606,7 @@ class Tracer:
             self,
             trace_id,
             parent[3] if parent is not None and follows else "",
-            self._count_of(trace_id),
+            self._count_of(trace_id, remembered=follows),
         )
         volume.count.spans += 1
         root = LiveSpan(
@@ -664,12 +664,14 @@ class Tracer:
             span.link_to(remote[0], remote[1])
         return span
 
-    def _count_of(self, trace_id: bytes) -> _Count:
-        """How many spans a trace has, of all calls in it."""
+    def _count_of(self, trace_id: bytes, *, remembered: bool = True) -> _Count:
+        """How many spans a trace has, of all calls in it. One that only this call can name need not be remembered
+        when the call is over."""
         count = self.counts.get(trace_id)
         if count is None:
             count = self.counts[trace_id] = _Count()
-            self._remembered.append(count)
+            if remembered:
+                self._remembered.append(count)
         return count
 
     def lane(
