@@ -3,8 +3,8 @@
     python -m benchmarks.gateway SOCKET [FLAG …]    as  wavegate-server [FLAG …]
 
 The probe answers each line on a Unix socket with one line of JSON: the tasks of the loop, how late its timers rang
-since the last question, and what became of spans. `collect` has garbage given back first and adds what memory is in
-use then.
+since the last question, what spans of chunks have cost since then, and what became of them. `collect` has garbage given
+back first and adds what memory is in use then.
 It costs one timer every `LAG_EVERY_S` seconds. The gateway stops when its stdin is closed.
 """
 
@@ -35,11 +35,14 @@ class Probe:
 
     def __init__(self, gateway: app.App) -> None:
         self._gateway = gateway
+        self._encoding = [0, 0]
+        """Nanoseconds of CPU that were spent on the spans and measurements of chunks, and how many chunks."""
         self._lags_ms: array[float] = array("d")
         self._due = 0.0
 
     async def start(self, path: str) -> asyncio.Server:
         self._tick()
+        self._time_encoding()
         return await asyncio.start_unix_server(self._serve, path)
 
     def _tick(self) -> None:
@@ -48,6 +51,20 @@ class Probe:
             self._lags_ms.append(1000 * (now - self._due))
         self._due = now + LAG_EVERY_S
         asyncio.get_running_loop().call_later(LAG_EVERY_S, self._tick)
+
+    def _time_encoding(self) -> None:
+        tracer: Any = getattr(self._gateway._telemetry, "tracer", None)  # another checkout may have none
+        if tracer is None:
+            return
+        flush = tracer.flush
+
+        def timed() -> None:
+            self._encoding[1] += len(tracer._pending)
+            began = time.thread_time_ns()
+            flush()
+            self._encoding[0] += time.thread_time_ns() - began
+
+        tracer.flush = timed
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while question := await reader.readline():
@@ -61,16 +78,26 @@ class Probe:
                 "loop_lag_ms_p99": round(percentile(lags, 0.99), 3),
                 "loop_lag_ms_max": round(max(lags, default=0.0), 3),
             }
+            spent_ns, chunks = self._encoding
+            self._encoding[:] = 0, 0
+            if chunks:
+                answer["encoding_us_per_chunk"] = round(spent_ns / chunks / 1000, 3)
             writer.write(json.dumps(answer | left | self._spans()).encode() + b"\n")
             await writer.drain()
         writer.close()
 
     def _spans(self) -> dict[str, float]:
-        """Spans produced, sent and dropped so far, by the gateway's own count."""
-        metrics = getattr(self._gateway, "_metrics", None)  # another checkout may have none
-        if metrics is None:
-            return {}
-        return {f"spans_{labels[0]}": value for labels, value in metrics.numbers(instruments.TRACE_SPANS)}
+        """Spans produced, sent and dropped so far, by the gateway's own count, and how many more it would keep.
+
+        Another checkout may have none of it.
+        """
+        found = {}
+        if (metrics := getattr(self._gateway, "_metrics", None)) is not None:
+            for (outcome,), value in metrics.numbers(instruments.TRACE_SPANS):
+                found[f"spans_{outcome}"] = value
+        if (tracer := getattr(self._gateway._telemetry, "tracer", None)) is not None:
+            found["spans_room"] = tracer.recent.maxlen - len(tracer.recent)
+        return found
 
 
 class _Mallinfo2(ctypes.Structure):

@@ -190,27 +190,45 @@ class Gateway:
 async def gateway(variant: Variant, upstream_port: int, scratch: Path) -> AsyncGenerator[Gateway, None]:
     """A real gateway in front of the scripted upstream, on loopback."""
     port_file, socket = scratch / f"{variant.name}.port", scratch / f"{variant.name}.probe"
+    for path in (port_file, socket):  # of one that had this name before
+        path.unlink(missing_ok=True)
     arguments = [
         *("-m", "benchmarks.gateway", str(socket)),
         *("--listen", "127.0.0.1:0", "--port-file", str(port_file)),
         *("--upstream", f"ws://127.0.0.1:{upstream_port}", "--log-level", "warning"),
         *variant.flags,
     ]
-    code = variant.tree
-    paths = [str(code / "server"), str(code / "clients" / "python"), str(ROOT)]
-    environment = {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "GRPC_VERBOSITY": "NONE",
-        "WAVEGATE_METRICS_LISTEN": "off",
-        **dict(variant.environment),
-    }
-    async with child(f"gateway {variant.name}", arguments, environment) as started:
+    async with child(f"gateway {variant.name}", arguments, _environment(variant)) as started:
         port = await port_from(port_file, started)
         reader, writer = await _probe(socket)
         try:
             yield Gateway(variant, started.pid, port, reader, writer)
         finally:
             writer.close()
+
+
+def _environment(variant: Variant) -> dict[str, str]:
+    code = variant.tree
+    paths = [str(code / "server"), str(code / "clients" / "python"), str(ROOT)]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "GRPC_VERBOSITY": "NONE",
+        "WAVEGATE_METRICS_LISTEN": "off",
+        **dict(variant.environment),
+    }
+
+
+async def telemetry_alone(variant: Variant, seconds: float, rate: int) -> dict[str, float]:
+    """What `benchmarks.lanes` measures of a gateway's telemetry."""
+    arguments = ["-m", "benchmarks.lanes", "--seconds", str(seconds), "--rate", str(rate)]
+    async with child("the telemetry alone", arguments, _environment(variant), talks=True) as started:
+        assert started.process.stdout is not None
+        async with asyncio.timeout(START_TIMEOUT_S + 2 * seconds):
+            line = await started.process.stdout.readline()
+        if not line:
+            raise BenchmarkError("the telemetry alone could not be measured")
+        found: dict[str, float] = json.loads(line)
+        return found
 
 
 async def _probe(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

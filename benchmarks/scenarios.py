@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.processes import Collector, Gateway, Generator, Variant, collector
+from benchmarks.processes import Collector, Gateway, Generator, Variant, collector, telemetry_alone
 from benchmarks.wire import median, slope
 
 DIRECT = "direct"
@@ -27,6 +27,10 @@ SAMPLES = 12
 ENDS = ("well", "heard", "waiting")
 """How sessions end whose memory is weighed; see `benchmarks.load.churn`."""
 MAX_LOAD_SHARE = 0.85
+BRIEFLY_S = 5.0
+"""The longest that is measured beside the chunks in real time."""
+RATE = 2500
+"""Chunks a second that the telemetry alone is given."""
 MAX_WAITING_SPANS = 27_048
 """That wait for a collector: the exporter's queue, and the batch that is on its way."""
 MAX_TRACING_MIB = 32.0
@@ -198,7 +202,7 @@ _ANSWER = frozenset({_OFF, "on", "http"})
 
 async def _tracing(bench: Bench) -> list[Run]:
     """Every chunk traced against none: real time, flat out, and new sessions."""
-    seconds = bench.options.seconds
+    seconds = min(bench.options.seconds, BRIEFLY_S)
     speak = {"chunk_bytes": 4800, "interval_us": 0, "warmup_s": min(1.0, seconds / 3), "seconds": seconds}
     more = {
         "flat": {"job": "speak", "sessions": 8, **speak},
@@ -250,7 +254,8 @@ async def _traced(bench: Bench, wanted: Sequence[str], more: Mapping[str, Mappin
                 had = await to.had()
                 produced = await gateway.ask()
                 figures = await bench.generator.do({**both, **target}, within_s)
-                figures |= {k: v for k, v in (await gateway.ask()).items() if k.startswith("loop_lag")}
+                probed = await gateway.ask()
+                figures |= {k: v for k, v in probed.items() if k.startswith(("loop_lag", "encoding"))}
                 figures["memory_mib"] = round((await gateway.weigh())["private_bytes"] / 2**20, 1)
                 grown[name] = figures["memory_mib"] - before[gateway.pid] / 2**20
                 if name != _OFF:
@@ -262,6 +267,8 @@ async def _traced(bench: Bench, wanted: Sequence[str], more: Mapping[str, Mappin
                         bench.problems.append(
                             f"{gateway.variant.name}: tracing grew to {grown[name]:.0f} MiB"
                         )
+                if more:
+                    figures |= await telemetry_alone(gateway.variant, min(options.seconds, BRIEFLY_S), RATE)
                 for prefix, job in more.items():
                     done = await bench.generator.do({**job, **target}, within_s)
                     figures |= {f"{prefix}_{key}": value for key, value in done.items()}
@@ -324,7 +331,15 @@ async def _spans(
 
 
 async def _memory(bench: Bench) -> list[Run]:
-    return [Run(gateway.variant.name, 0, await _weigh(bench, gateway)) for gateway in bench.gateways]
+    """Of gateways that send spans of every chunk to a collector."""
+    runs = []
+    async with collector() as to:
+        for plain in [gateway.variant for gateway in bench.gateways]:
+            environment = (*to.environment("grpc"), *plain.environment)
+            variant = replace(plain, name=f"{plain.name}, traced", environment=environment)
+            async with bench.another(variant) as gateway:
+                runs.append(Run(plain.name, 0, await _weigh(bench, gateway)))
+    return runs
 
 
 async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
@@ -336,6 +351,7 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         job = {**base, "job": "churn", "sessions": sessions, "end": end}
         await bench.generator.do(job, sessions + SETUP_S)
 
+    await fill(gateway, bench.generator)
     await churn(options.warm_up, "mixed")
     before = await settled(gateway, None)
     figures: dict[str, float] = {}
@@ -369,6 +385,22 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         if left > 0 and what != "threads":
             bench.problems.append(f"{gateway.variant.name}: {left:.0f} {what} are left of ended sessions")
     return figures
+
+
+async def fill(gateway: Gateway, generator: Generator) -> None:
+    """Speak until the gateway keeps as many spans as it ever will: from then on, what grows is not them."""
+    job = {
+        "job": "speak",
+        "sessions": 8,
+        "chunk_bytes": 480,
+        "interval_us": 0,
+        "warmup_s": 0.0,
+        "seconds": 0.5,
+    }
+    room, before = (await gateway.ask()).get("spans_room", 0), None
+    while room and room != before:
+        await generator.do({**job, "target": gateway.target, "pid": gateway.pid}, SETUP_S)
+        room, before = (await gateway.ask()).get("spans_room", 0), room
 
 
 async def settled(gateway: Gateway, base: Mapping[str, float] | None) -> dict[str, float]:
@@ -454,6 +486,8 @@ SCENARIOS = (
             *_spread("chunk_us", "a chunk's way, µs"),
             *_spread("first_audio_ms", "first audio, ms"),
             *_LAG,
+            Shown("alone_us_per_chunk", "the telemetry alone: CPU per chunk, µs"),
+            Shown("encoding_us_per_chunk", "making spans, in the gateway: CPU per chunk, µs"),
             Shown("flat_cpu_us_per_chunk", "flat out: CPU per chunk, µs"),
             Shown("flat_chunks_per_s", "flat out: chunks a second"),
             Shown("open_cpu_us_per_session", "CPU per session, µs"),
