@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from benchmarks.processes import Collector, Gateway, Generator, Variant, collector, telemetry_alone
@@ -26,6 +27,10 @@ SAMPLES = 12
 """Times that memory is weighed while sessions of a kind come and go."""
 ENDS = ("well", "heard", "waiting")
 """How sessions end whose memory is weighed; see `benchmarks.load.churn`."""
+KEPT_SPANS = 20_000
+"""That a gateway keeps for who asks it for a trace."""
+RENEWAL = 200
+"""Sessions that come and go at a time until the kept spans are theirs."""
 MAX_LOAD_SHARE = 0.85
 BRIEFLY_S = 5.0
 """The longest that is measured beside the chunks in real time."""
@@ -351,8 +356,8 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         job = {**base, "job": "churn", "sessions": sessions, "end": end}
         await bench.generator.do(job, sessions + SETUP_S)
 
-    await fill(gateway, bench.generator)
     await churn(options.warm_up, "mixed")
+    await renew_spans(gateway, lambda: churn(RENEWAL, "mixed"))
     before = await settled(gateway, None)
     figures: dict[str, float] = {}
     for kind in ("tts", "stt"):
@@ -370,7 +375,7 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
         figures[f"idle_{kind}_cpu_us_per_s"] = round(1e6 * rest["cpu_share"] / options.held, 2)
     step = -(-options.churn // (SAMPLES * len(ENDS)))
     for end in ENDS:
-        await churn(step, end)
+        await renew_spans(gateway, partial(churn, RENEWAL, end))
         weighed = [await settled(gateway, before)]
         for _ in range(SAMPLES):
             await churn(step, end)
@@ -387,20 +392,14 @@ async def _weigh(bench: Bench, gateway: Gateway) -> dict[str, float]:
     return figures
 
 
-async def fill(gateway: Gateway, generator: Generator) -> None:
-    """Speak until the gateway keeps as many spans as it ever will: from then on, what grows is not them."""
-    job = {
-        "job": "speak",
-        "sessions": 8,
-        "chunk_bytes": 480,
-        "interval_us": 0,
-        "warmup_s": 0.0,
-        "seconds": 0.5,
-    }
-    room, before = (await gateway.ask()).get("spans_room", 0), None
-    while room and room != before:
-        await generator.do({**job, "target": gateway.target, "pid": gateway.pid}, SETUP_S)
-        room, before = (await gateway.ask()).get("spans_room", 0), room
+async def renew_spans(gateway: Gateway, churn: Callable[[], Awaitable[None]]) -> None:
+    """Run sessions until all the spans that the gateway keeps are of such sessions: from then on as many old ones go
+    as new ones come, and what grows is not them."""
+    first = made = (await gateway.ask()).get("spans_produced", 0)
+    before = None
+    while made != before and made - first < KEPT_SPANS:
+        await churn()
+        made, before = (await gateway.ask()).get("spans_produced", 0), made
 
 
 async def settled(gateway: Gateway, base: Mapping[str, float] | None) -> dict[str, float]:
