@@ -52,6 +52,8 @@ REMEMBERED_TRACES: Final = 10_000
 """Traces whose spans are counted on when all their calls are over: another call may come."""
 SEGMENT_CHUNKS: Final = 500
 SEGMENT_NS: Final = 30 * 10**9
+LAGS: Final = 400
+"""Measurements of the loop's lag that are kept: ten a second, for longer than a segment lasts."""
 RECENT_SPANS: Final = 20_000
 """Spans kept for those who ask the gateway itself, about 8 MB."""
 
@@ -305,7 +307,7 @@ class Recording:
                     names.SEGMENT_AUDIO_MS: round(segment.audio_s * 1e3, 3),
                     names.SEGMENT_MAX_QUEUE_MS: segment.max_queue_ns / 1e6,
                     names.SEGMENT_MAX_WRITE_MS: segment.max_write_ns / 1e6,
-                    names.SEGMENT_LOOP_LAG_MS: round(tracer.take_lag_s() * 1e3, 3),
+                    names.SEGMENT_LOOP_LAG_MS: round(tracer.max_lag_s(segment.start_ns) * 1e3, 3),
                     names.SEGMENT_DROPPED: dropped,
                 },
                 links=segment.links,
@@ -565,7 +567,7 @@ class Tracer:
         self._dropped = dropped
         self._pending: list[tuple[Any, ...]] = []
         self._armed: asyncio.TimerHandle | None = None
-        self._max_lag_s = 0.0
+        self._lags: deque[tuple[int, float]] = deque(maxlen=LAGS)
 
     def __repr__(self) -> str:
         return f"<Tracer {self.knobs.chunks} {len(self._pending)} pending>"
@@ -582,16 +584,15 @@ class Tracer:
 
     def lagged(self, lag_s: float) -> None:
         """The event loop came so late."""
-        self._max_lag_s = max(self._max_lag_s, lag_s)
-
-    def take_lag_s(self) -> float:
-        """The latest that it came since the last time."""
-        lag_s, self._max_lag_s = self._max_lag_s, 0.0
-        return lag_s
+        self._lags.append((time.time_ns(), lag_s))
 
     def measured(self, instrument: Instrument, *labels: str) -> list[float]:
         """Where the measurements of a series are gathered."""
         return self._measured.setdefault((instrument, *labels), [])
+
+    def max_lag_s(self, since_ns: int) -> float:
+        """The latest that it came since then, nanoseconds since the Unix epoch."""
+        return max((lag_s for at_ns, lag_s in self._lags if at_ns >= since_ns), default=0.0)
 
     # -- the port ---------------------------------------------------------------------------------------------------
 
