@@ -659,17 +659,3 @@ async def test_recent_spans_are_bounded() -> None:
     root.end()
     sink.tracer.flush()
     assert len(sink.tracer.recent) == RECENT_SPANS
-
-
-# -- what it costs --------------------------------------------------------------------------------------------------
-
-
-@virtual_time
-async def test_a_chunk_costs_little() -> None:
-    """A guard against the order of magnitude; `make bench` measures it."""
-    sink = Sink()
-    lane = sink.lane(sink.below(sink.call()))
-    before = time.process_time()
-    send(lane, 50_000)
-    sink.tracer.flush()
-    assert (time.process_time() - before) / 50_000 < 50e-6
