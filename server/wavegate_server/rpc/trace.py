@@ -184,9 +184,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         except grpc.aio.AbortError as exc:
             outcome.code, outcome.error = _name(context.code()), exc.__cause__
             raise
-        except grpc.aio.InternalError:
-            # A read or write on a connection that has gone: the same as a cancel, seen from another side.
-            raise
+        except grpc.aio.InternalError as exc:
+            # A read or write on a connection that has gone: the same as a cancel, seen from another side. As what it
+            # is, grpc would log it with a traceback.
+            raise asyncio.CancelledError from exc
         except Exception as exc:
             if not isinstance(exc, WavegateError):
                 logger.exception("a call failed unexpectedly")
