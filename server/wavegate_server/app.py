@@ -299,8 +299,11 @@ class App:
         tls = "" if self._tls is None else " --tls"
         lines.append(f'  Try it: wavegate say "Hello"{target}{tls}')
         # Whoever reads the first line only, such as `| head -1`, shall not end the service.
-        with contextlib.suppress(OSError):
+        try:
             print("\n".join(lines), flush=True)  # noqa: T201
+        except OSError:
+            # What is left in the buffer would be tried again at the end, and make that a failure.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _upstream_shown(self) -> str:
         if self._local is None:

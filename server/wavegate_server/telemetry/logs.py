@@ -27,7 +27,8 @@ _CREDENTIALS: Final = (
     re.compile(r"(\bbearer\s+)" + _VALUE, re.IGNORECASE),
     re.compile(r"()(\bsk_[A-Za-z0-9_-]{8,})"),
 )
-_secrets: set[str] = set()
+_secrets: list[str] = []
+"""The longest first: one may be a part of another."""
 
 # Their DEBUG lines are for those who develop them; those of `websockets` and `grpc` show headers.
 _LOUD: Final = (
@@ -50,8 +51,11 @@ def bind(**fields: str) -> None:
 
 def hide(secret: str) -> None:
     """Never show this string in a log line."""
-    if len(secret) >= 4:  # shorter ones would blank half of every line, and guard nothing
-        _secrets.add(secret)
+    if (
+        len(secret) >= 4 and secret not in _secrets
+    ):  # shorter ones would blank half of every line, for nothing
+        _secrets.append(secret)
+        _secrets.sort(key=len, reverse=True)
 
 
 def redact(line: str) -> str:

@@ -22,12 +22,11 @@ def logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     levels = {name: logging.getLogger(name).level for name in (*logs._LOUD, "wavegate_server")}
-    secrets = set(logs._secrets)
+    secrets = list(logs._secrets)
     structlog.contextvars.clear_contextvars()
     yield
     structlog.contextvars.clear_contextvars()
-    logs._secrets.clear()
-    logs._secrets.update(secrets)
+    logs._secrets[:] = secrets
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, number in levels.items():
