@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
+from collections import Counter
 
 import pytest
 import wavegate
@@ -128,3 +131,52 @@ async def test_the_command_line_draws_what_jaeger_has(jaeger: Jaeger) -> None:
         assert any(
             "speed" in line.plain and "applied" in line.plain for line in waterfall([update], width=100)
         )
+
+
+async def test_the_demo_is_there_whole(jaeger: Jaeger) -> None:
+    """What `wavegate demo` does, as the span model says."""
+    async with running(
+        *("--upstream", "local", "--local-engine", "deterministic"),
+        env={"OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_grpc, "OTEL_SERVICE_NAME": "demonstrated"},
+    ) as gateway:
+        demo = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "wavegate.cli", "demo", "--fast", "--target", gateway.target),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await demo.communicate()
+        assert demo.returncode == 0, said.decode()
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended() == 0  # what it had was sent
+    traces = [t for t in await asyncio.to_thread(jaeger.traces, "demonstrated") if _is_stream(t)]
+    assert len(traces) >= 2, [t.outline() for t in traces]
+
+    seen: Counter[str] = Counter()
+    for trace in traces:
+        (call,) = trace.roots()
+        assert (call.kind, call.tags["rpc.response.status_code"]) == ("server", "OK"), trace.outline()
+        names = Counter(span.name.partition(" ")[0] for span in trace.spans)
+        seen += names
+        below = {span.name.partition(" ")[0] for span in trace.children(call)}
+        assert below >= {"session.open", "upstream.connection", "session.segment"}, trace.outline()
+        for connection in trace.named("upstream.connection"):
+            children = [span.name for span in trace.children(connection)]
+            assert children == ([] if connection.tags["speech.upstream.reused"] else ["upstream.connect"])
+        turns = [s for s in trace.spans if s.name.startswith(("text_to_speech", "speech_to_text"))]
+        chunks = [s for s in trace.spans if s.name.startswith("chunk.")]
+        owned = [c for turn in turns for c in trace.children(turn) if c.name.startswith("chunk.")]
+        # The empty last transcript of a session is of no turn.
+        assert len(chunks) - len(owned) <= 1, trace.outline()
+        assert {c.kind for c in chunks} == {"producer", "consumer"}
+        for span in trace.spans:
+            assert span.warnings == (), (span, trace.outline())
+            assert "error" not in span.tags, (span, trace.outline())
+        session = call.tags["speech.session.id"]
+        assert {span.tags["speech.session.id"] for span in trace.spans} == {session}
+    assert seen.keys() >= {"text_to_speech", "speech_to_text", "settings.update", "interrupt"}, seen
+    assert seen["chunk.in"] > 10
+    assert seen["chunk.out"] > 50
+
+
+def _is_stream(trace: JaegerTrace) -> bool:
+    return any(span.name.endswith(("/SynthesizeStream", "/TranscribeStream")) for span in trace.spans)
