@@ -113,7 +113,8 @@ def run(say: Say) -> int:
     for name, port in ports.items():
         check_free(name, port)
     said = {name: str(port) for name, port in ports.items()}
-    environment = {**os.environ, "JAEGER_HOST": "127.0.0.1", **said}
+    # It would trace itself, and send that to the default port of all collectors.
+    environment = {"OTEL_TRACES_SAMPLER": "always_off", **os.environ, "JAEGER_HOST": "127.0.0.1", **said}
     found = on_path()
     container = None if found else engine()
     if container:
@@ -134,6 +135,7 @@ def container_command(container: str, ports: dict[str, int]) -> list[str]:
     """Its ports inside are those outside: its environment says both."""
     command = [container, "run", "--rm", "--init"]
     command += ["--env", "JAEGER_HOST=0.0.0.0", "--env", "JAEGER_MAX_TRACES", "--env", "JAEGER_LOG_LEVEL"]
+    command += ["--env", "OTEL_TRACES_SAMPLER"]
     for name, port in ports.items():
         command += ["--env", name, "--publish", f"127.0.0.1:{port}:{port}"]
     return [*command, "--volume", f"{CONFIG}:/etc/jaeger.yaml:ro,z", IMAGE, "--config", "/etc/jaeger.yaml"]
