@@ -290,9 +290,10 @@ class _Stream:
                 while (waiting := await log.next(self._reader)) is not None:
                     entry, self._sequence = waiting, log.position
                     message, handed_ns = response(entry, self._sequence), time.time_ns()
+                    # Before the write: who hears them and ends its input may be read before that returns.
+                    self._said_all = isinstance(entry.event, SessionEnded)
                     await write(message)
                     session.handed_over(entry, self._sequence, handed_ns, time.time_ns())
-                self._said_all = True
             except Detached:
                 error = errors.SessionTakenOver("another call has resumed this session")
                 last = SessionEnded(EndReason.TAKEN_OVER, error, session.usage())

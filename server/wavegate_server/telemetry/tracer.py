@@ -429,6 +429,9 @@ class LiveSpan:
         if self._error is not None:
             recording.failed()
         if self is recording.root:
+            # What was summed up so far need not wait for a session that may be resumed.
+            recording.tracer.flush()
+            recording.end_segment()
             recording.release()
 
 
