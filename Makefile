@@ -140,7 +140,7 @@ $(VENV)/.locked: requirements.lock
 	@if cmp --quiet $< $@; then touch $@; exit; fi; \
 	python=$$(scripts/find-python); echo "Making $(VENV) with $$python"; \
 	"$$python" -m venv --clear $(VENV); \
-	$(PY) -m pip install --quiet --require-hashes --requirement $<; \
+	$(PY) -m pip install --quiet --no-deps --require-hashes --requirement $<; \
 	cp $< $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
@@ -152,6 +152,6 @@ $(TOOLS)/.installed: requirements-tools.lock
 	@if cmp --quiet $< $@; then touch $@; exit; fi; \
 	python=$$(scripts/find-python); echo "Making $(TOOLS) with $$python"; \
 	"$$python" -m venv --clear $(TOOLS); \
-	$(TOOLS)/bin/python -m pip install --quiet --require-hashes --requirement $<; \
+	$(TOOLS)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement $<; \
 	cp $< $@; \
 	echo "$(TOOLS) is ready"
