@@ -59,7 +59,7 @@ soak: setup ## 40 conversations while the upstream keeps failing, each proved wh
 	@exec $(PY) -m benchmarks.soak $(ARGS)
 
 .PHONY: check
-check: check-style check-types check-imports check-locks check-contract protos-check ## Every static check; `make fix` mends what it can
+check: check-style check-types check-imports check-locks check-commits check-contract protos-check ## Every static check; `make fix` mends what it can
 
 .PHONY: fix
 fix: setup $(TOOLS)/.installed ## Format, and mend what the linters can mend
@@ -83,6 +83,10 @@ check-imports: setup
 .PHONY: check-locks
 check-locks: setup
 	$(PY) scripts/check_locks.py
+
+.PHONY: check-commits
+check-commits: setup
+	$(PY) scripts/check_commits.py
 
 .PHONY: check-contract
 check-contract: $(TOOLS)/.installed
