@@ -333,17 +333,30 @@ async def test_an_utterance_that_grows_too_long_fails() -> None:
         assert spoken(stream, "u2") == "Next."
 
 
-async def test_control_characters_fail_their_utterance() -> None:
-    """No voice speaks them. White space is none of them."""
+async def test_control_characters_are_left_out() -> None:
+    """The upstream never sees them, nor a part of an escape sequence, however the text is cut."""
     async with running_gateway() as gateway:
         stream = speaking(gateway)
-        bad = ["\0", "a\x07b", "\x1b[31mred", "\x7f"]
+        bad = ["\0nul", "b\x07ell\x07", "\x1b[31mred\x1b[0m", "del\x7f", "Hel\x08lo", "\x02"]
         await stream.begin(start(), *(text(t, f"u{i}", True) for i, t in enumerate(bad)))
-        await stream.say(text("tab\tnew\nline\r\n", "fine", True))
+        pieces = ["A \x1b[1;3", "1mcut\x1b", "[0m sequence", " and tab\tnew\nline\r\n"]
+        await stream.say(*(text(piece, "cut") for piece in pieces), end_utterance("cut"))
         assert await stream.end(END) == OK
-        assert [failure(f.error).what for f in stream.all("utterance_failed")] == [FIELD_INVALID] * len(bad)
-        assert spoken(stream, "fine").split() == ["tab", "new", "line"]
-        assert [f.utterance_id for f in stream.all("utterance_failed")] == ["u0", "u1", "u2", "u3"]
+        assert stream.all("utterance_failed") == []
+        said = ["nul", "bell", "red", "del", "Hello", ""]
+        assert [spoken(stream, f"u{i}") for i in range(len(bad))] == said
+        assert spoken(stream, "cut").split() == ["A", "cut", "sequence", "and", "tab", "new", "line"]
+        assert stream.warnings() == ["CONTROL_CHARACTERS"] * 7
+        assert [w.utterance_id for w in stream.all("warning")] == ["u0", "u1", "u2", "u3", "u4", "u5", "cut"]
+        assert [dict(w.metadata) for w in stream.all("warning")][:3] == [
+            {"character": "U+0000"},
+            {"character": "U+0007"},
+            {"character": "U+001B"},
+        ]
+        counts = {c.utterance_id: c.metrics.input_character_count for c in stream.all("utterance_completed")}
+        assert counts["u4"] == 5
+        assert counts["cut"] == len("A cut sequence and tab\tnew\nline\r\n")
+        assert stream.ended.usage.input_character_count == sum(counts.values())
 
 
 async def test_more_text_than_is_held_waits_in_the_caller() -> None:
@@ -505,7 +518,7 @@ BAD_WHOLE: dict[str, tuple[Any, set[str]]] = {
     "no text": (whole(text=""), {"text"}),
     "blank": (whole(text=" \n"), {"text"}),
     "too long": (whole(text="x" * 121), {"text"}),
-    "bell": (whole(text="ding\a"), {"text"}),
+    "control characters": (whole(text="\a\x1b[31m \x1b[0m"), {"text"}),
     "no settings": (v1.SynthesizeRequest(text="Hello."), {"settings"}),
     "request id": (whole(request_id="a b"), {"request_id"}),
     "all": (

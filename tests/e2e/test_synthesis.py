@@ -1068,6 +1068,16 @@ async def test_a_whole_text_is_spoken() -> None:
     await together(*(check(encoding, shape) for encoding in ENCODINGS for shape in ["event", "websocket"]))
 
 
+async def test_a_whole_text_is_spoken_without_its_control_characters() -> None:
+    async with running_gateway() as gateway:
+        got = await events(gateway.synthesis.Synthesize(whole("\x1b[1mBold\x1b[0m and\x02 plain.")))
+        assert waves_local.spoken(b"".join(e.audio.audio for e in got)) == "Bold and plain."
+        (warning,) = [e.warning for e in got if e.WhichOneof("event") == "warning"]
+        completed = got[-1].utterance_completed
+        assert (warning.reason, warning.utterance_id) == ("CONTROL_CHARACTERS", completed.utterance_id)
+        assert completed.metrics.input_character_count == len("Bold and plain.")
+
+
 async def test_a_whole_text_has_an_utterance_id_in_any_case() -> None:
     async with running_gateway() as gateway:
         got = await events(gateway.synthesis.Synthesize(whole("No id.", max_chunk_bytes=512)))

@@ -58,11 +58,12 @@ from wavegate_server.session.synthesis_events import (
     UtteranceStarted,
     WordsTimed,
     chunks,
+    unspeakable,
 )
 from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.transport import Transport, TransportClosed
 from wavegate_server.session.tts_link import TtsLink, reason_of
-from wavegate_server.session.utterance import UNSPEAKABLE, Metrics, Utterance
+from wavegate_server.session.utterance import Metrics, Utterance
 from wavegate_server.waves import tts
 from wavegate_server.waves.settings import SYNTHESIS, Field, Place, Settings, unknown_languages
 
@@ -165,7 +166,7 @@ class SynthesisSession(Session):
         if self.state is not State.CONNECTING:
             self.state = State.DRAINING
         if self._line.open is not None:
-            self._line.end_text(self._line.open)
+            self._end_text(self._line.open)
         self._room.set()
         if command.discard:
             self._discard()
@@ -176,10 +177,11 @@ class SynthesisSession(Session):
                 self._speak(command, now)
             case FlushText():
                 if (utterance := self._open(command.utterance_id, "flush")) is not None:
+                    self._add(utterance, utterance.speakable.finish())
                     utterance.cut()
             case EndUtterance():
                 if (utterance := self._open(command.utterance_id, "end_utterance")) is not None:
-                    self._line.end_text(utterance)
+                    self._end_text(utterance)
             case CancelUtterance():
                 self._cancel(command, now)
             case ReportPlayback():
@@ -205,20 +207,31 @@ class SynthesisSession(Session):
                 )
                 return
             if utterance is not None:
-                self._line.end_text(utterance)
+                self._end_text(utterance)
             utterance = self._new_utterance(utterance_id or self._line.unused_id(), now)
         utterance.traceparent = utterance.traceparent or command.traceparent
         if utterance.trace is None:
             utterance.trace = self.trace.utterance(utterance, self.log.at_ns)
         utterance.last_input_sequence = self.input_sequence
-        if (error := self._refusal(utterance, command.text)) is not None:
+        warned = bool(utterance.speakable.removed)
+        text = utterance.speakable.add(command.text)
+        if (error := self._refusal(utterance, command.text, text)) is not None:
             self._fail_utterance(utterance, error, now)
             return
-        self._input_chars += len(command.text)
-        utterance.add(command.text)
+        if utterance.speakable.removed and not warned:
+            self._emit(unspeakable(utterance.speakable.removed, utterance.utterance_id))
+        self._add(utterance, text)
         utterance.trace.arrived(self.input_sequence, command.text, self.log.at_ns, len(utterance.text))
         if command.end_utterance:
-            self._line.end_text(utterance)
+            self._end_text(utterance)
+
+    def _add(self, utterance: Utterance, text: str) -> None:
+        self._input_chars += len(text)
+        utterance.add(text)
+
+    def _end_text(self, utterance: Utterance) -> None:
+        self._add(utterance, utterance.speakable.finish())
+        self._line.end_text(utterance)
 
     def _new_utterance(self, utterance_id: str, now: float) -> Utterance:
         utterance = Utterance(
@@ -233,18 +246,16 @@ class SynthesisSession(Session):
         self._line.append(utterance)
         return utterance
 
-    def _refusal(self, utterance: Utterance, text: str) -> WavegateError | None:
-        """What is wrong with a piece of text."""
+    def _refusal(self, utterance: Utterance, given: str, text: str) -> WavegateError | None:
+        """What is wrong with a piece of text; `text` is what can be spoken of `given`."""
         bounds = self.context.bounds
-        if len(text) > bounds.max_text_message_chars:
+        if len(given) > bounds.max_text_message_chars:
             wrong = (
-                f"at most {bounds.max_text_message_chars} characters a message, got {len(text)}; "
+                f"at most {bounds.max_text_message_chars} characters a message, got {len(given)}; "
                 "send it in pieces"
             )
         elif len(utterance.text) + len(text) > bounds.max_utterance_chars:
             wrong = f"at most {bounds.max_utterance_chars} characters an utterance; begin a new one at a sentence end"
-        elif (bad := UNSPEAKABLE.search(text)) is not None:
-            wrong = f"holds the control character U+{ord(bad[0]):04X}"
         else:
             return None
         return errors.InvalidInput.field("text.text", wrong)

@@ -9,6 +9,7 @@ import msgspec
 
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import WavegateError
+from wavegate_server.session.events import WarningRaised
 from wavegate_server.session.utterance import EstimateSource, TimedWord, Utterance
 from wavegate_server.waves.tts import Completion
 
@@ -152,3 +153,13 @@ def chunks(
         metrics.audio_bytes += len(piece)
         metrics.chunk_count += 1
     return out
+
+
+def unspeakable(removed: str, utterance_id: str) -> WarningRaised:
+    """The warning of an utterance that is spoken without the control characters in its text; `removed` is the first."""
+    return WarningRaised(
+        "CONTROL_CHARACTERS",
+        f"the text holds control characters (the first is {removed}); it is spoken without them",
+        {"character": removed},
+        utterance_id,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from wavegate_server.session.encode import Encoder
 from wavegate_server.session.events import Upstream
 from wavegate_server.session.retake import Heard, Repetition
+from wavegate_server.session.speakable import Speakable
 from wavegate_server.waves.settings import Settings
 from wavegate_server.waves.tts import Completion, Request
 
@@ -28,9 +28,6 @@ UNTIMED_S = 0.5
 """Audio beyond the last word whose time is known: less holds one word at most, which may be said again."""
 LONGEST_WORD_CHARS = 40
 """A longer stretch without a blank is no word but a script that has none."""
-
-UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-"""Control characters other than white space: no text has them, and JSON peers stumble over NUL."""
 
 
 class Cut(Enum):
@@ -101,7 +98,9 @@ class Utterance:
     last_input_sequence: int = 0
     """The newest input that was about it."""
     text: str = ""
-    """All text so far."""
+    """All text so far, without what cannot be spoken."""
+    speakable: Speakable = field(default_factory=Speakable)
+    """Takes out of the text what cannot be spoken."""
     pieces: deque[str | Cut] = field(default_factory=deque)
     """Text that was not sent upstream yet."""
     text_ended: bool = False

@@ -16,7 +16,14 @@ from wavegate_server.session.encode import make_encoder
 from wavegate_server.session.events import SessionLimits, SessionStarted, Upstream, WarningRaised
 from wavegate_server.session.http import HttpStream, UpstreamHttp
 from wavegate_server.session.retry import QueueWait, RetryBudget
-from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted, WordsTimed, chunks
+from wavegate_server.session.speakable import speakable
+from wavegate_server.session.synthesis_events import (
+    AudioProduced,
+    UtteranceCompleted,
+    WordsTimed,
+    chunks,
+    unspeakable,
+)
 from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.utterance import Metrics, Utterance
 from wavegate_server.waves import sse
@@ -39,6 +46,7 @@ async def synthesize(
     slows the upstream. Closing the generator cuts the upstream off.
     """
     loop = asyncio.get_running_loop()
+    text, removed = speakable(text)
     utterance = Utterance(
         utterance_id,
         settings,
@@ -80,6 +88,8 @@ async def synthesize(
                             yield event
                             for warning in _unknown_languages(settings, utterance_id):
                                 yield warning
+                            if removed:
+                                yield unspeakable(removed, utterance_id)
                             continue
                         yield event
                         if isinstance(event, AudioProduced) and metrics.first_delivered_at is None:

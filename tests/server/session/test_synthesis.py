@@ -168,8 +168,8 @@ async def test_whatever_is_said_before_the_start_comes_after_it() -> None:
     """Warnings, acks, failures and cancels of a session that is still being opened."""
     dialer = voices()
     dialer.hold()
-    async with Caller(dialer) as caller:
-        caller.say("\x00", "u1")
+    async with Caller(dialer, max_text_message_chars=20) as caller:
+        caller.say("x" * 21, "u1", end=True)
         caller.say("late", "u1")
         caller.cancel("nobody")
         caller.say("never mind", "u2")
@@ -400,13 +400,13 @@ async def _cancelled(caller: Caller) -> None:
 
 
 async def _failed(caller: Caller) -> None:
-    caller.say("\x00", "u2")
+    caller.say("x" * 101, "u2", end=True)
 
 
 @pytest.mark.parametrize("before", [_queued, _completed, _cancelled, _failed], ids=lambda f: f.__name__)
 @virtual_time
 async def test_text_for_an_utterance_that_takes_none_is_dropped_with_a_warning(before: Any) -> None:
-    async with Caller() as caller:
+    async with Caller(max_text_message_chars=100) as caller:
         await caller.until(SessionStarted)
         await before(caller)
         caller.say("stale token", "u2")
@@ -546,8 +546,6 @@ async def test_a_playback_report_of_nobody_is_a_warning() -> None:
     [
         (["x" * 101], "at most 100 characters a message, got 101"),
         (["x" * 100, "x" * 100, "x" * 51], "at most 250 characters an utterance"),
-        (["fine", "nul\x00"], "U+0000"),
-        (["\x1b[0m"], "U+001B"),
     ],
 )
 @virtual_time
@@ -577,11 +575,11 @@ async def test_characters_are_code_points() -> None:
 
 @virtual_time
 async def test_a_bad_text_in_mid_utterance_stops_the_upstream() -> None:
-    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+    async with Caller(voices(chunk_interval_s=0.1), max_text_message_chars=100) as caller:
         caller.say("This is being spoken already, at some length.", "u1")
         caller.flush()
         await caller.until(AudioProduced)
-        caller.say("\x00", "u1")
+        caller.say("x" * 101, "u1")
         failed = await caller.until(UtteranceFailed)
         heard_s = sum(c.samples for c in caller.of(AudioProduced, "u1")) / RATE_HZ
         assert failed.audio_sent_s == pytest.approx(heard_s)
@@ -589,6 +587,86 @@ async def test_a_bad_text_in_mid_utterance_stops_the_upstream() -> None:
         assert cancels(caller.dialer.last.json_sent()) == ["s-1-1"]
         await asyncio.sleep(5)
         assert sum(c.samples for c in caller.of(AudioProduced, "u1")) / RATE_HZ == pytest.approx(heard_s)
+
+
+# -- what cannot be spoken ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "spoken", "character"),
+    [
+        (["nul\x00 and\x02 bell\x07."], "nul and bell.", "U+0000"),
+        (["\x1b[31mred", "\x1b[0m."], "red.", "U+001B"),
+        (["a cut \x1b[3", "1mred\x1b", "[0m."], "a cut red.", "U+001B"),
+        (["Hel\x08lo", " \x08there\x1b"], "Hello there", "U+0008"),
+        (["\x1b]0;never ended"], "0;never ended", "U+001B"),
+    ],
+)
+@pytest.mark.parametrize("ends_by", ["flag", "end", "flush", "next", "session"])
+@virtual_time
+async def test_control_characters_are_left_out_with_one_warning(
+    pieces: list[str], spoken: str, character: str, ends_by: str
+) -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        for number, piece in enumerate(pieces, 1):
+            caller.say(piece, "u1", end=ends_by == "flag" and number == len(pieces))
+        match ends_by:
+            case "end":
+                caller.end("u1")
+            case "flush":
+                caller.flush("u1")
+                caller.end("u1")
+            case "next":
+                caller.say("", "u2")
+            case "session":
+                caller.end_session()
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.text("u1") == spoken
+        (warning,) = caller.of(WarningRaised)
+        assert (warning.reason, warning.utterance_id) == ("CONTROL_CHARACTERS", "u1")
+        assert warning.metadata == {"character": character}
+        assert completed.utterance.metrics.input_character_count == len(spoken)
+        assert caller.session.usage().input_character_count == len(spoken)
+
+
+@virtual_time
+async def test_each_utterance_has_a_warning_of_its_own() -> None:
+    async with Caller() as caller:
+        for number in (1, 2):
+            caller.say("\x02a\x02", f"u{number}")
+            caller.say("\x02b\x02", f"u{number}", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        assert [w.utterance_id for w in caller.of(WarningRaised)] == ["u1", "u2"]
+
+
+@virtual_time
+async def test_an_utterance_of_control_characters_alone_is_blank() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        caller.say("\x02\x1b[0m \x00", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        assert completed.source is None
+        assert caller.dialer.last.sent == []
+        assert caller.warnings() == ["CONTROL_CHARACTERS"]
+
+
+@virtual_time
+async def test_what_was_spoken_of_a_cancelled_utterance_has_no_control_characters() -> None:
+    async with Caller(voices(words=True, chunk_interval_s=0.1), {"word_timings": True}) as caller:
+        caller.say("One\x02 \x1b[1mtwo\x1b[0m three four five.", "u1", end=True)
+        await caller.until(AudioProduced)
+        caller.cancel("u1", 0.02)  # this voice gives each word 10 ms
+        cancelled = await caller.until(UtteranceCancelled)
+        assert (cancelled.spoken_text, cancelled.remaining_text) == ("One two", " three four five.")
+
+
+@virtual_time
+async def test_only_what_is_spoken_counts_towards_the_length_of_an_utterance() -> None:
+    async with Caller(max_utterance_chars=4) as caller:
+        caller.say("\x02\x02\x02four", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "four"
 
 
 async def _is_ready(caller: Caller) -> bool:
@@ -2638,9 +2716,9 @@ async def test_a_bug_ends_the_session_and_is_not_silent(monkeypatch: pytest.Monk
 
 @virtual_time
 async def test_totals() -> None:
-    async with Caller() as caller:
+    async with Caller(max_text_message_chars=100) as caller:
         caller.say("One.", "u1", end=True)
-        caller.say("\x00", "u2")
+        caller.say("x" * 101, "u2")
         caller.say(" ", "u3", end=True)
         await caller.until(UtteranceCompleted, 2)
         caller.end_session()

@@ -53,7 +53,7 @@ class Street:
 async def test_who_gives_up_waiting_for_a_request_leaves_the_queue(why: str) -> None:
     """And is not given the place later, when it has no use for it: the whole account would stand still."""
     street = Street(Account(active_requests=1))
-    async with street.caller("s-1") as speaking, street.caller("s-2") as waiting:
+    async with street.caller("s-1") as speaking, street.caller("s-2", max_text_message_chars=100) as waiting:
         speaking.say(LONG, "u1", end=True)
         await speaking.until(AudioProduced)
         waiting.say("Me too.", "u2")
@@ -63,7 +63,7 @@ async def test_who_gives_up_waiting_for_a_request_leaves_the_queue(why: str) -> 
             case "cancelled":
                 waiting.cancel("u2")
             case "bad text":
-                waiting.say("\x00", "u2")
+                waiting.say("x" * 101, "u2")
             case _:
                 waiting.end_session(discard=True)
         await settle()

@@ -22,7 +22,8 @@ from wavegate_server.session import synthesis_events as speech
 from wavegate_server.session.context import Bounds
 from wavegate_server.session.events import EndSession, SessionStarted, UpdateSettings, WarningRaised
 from wavegate_server.session.log import Entry
-from wavegate_server.session.utterance import UNSPEAKABLE, Utterance
+from wavegate_server.session.speakable import speakable
+from wavegate_server.session.utterance import Utterance
 from wavegate_server.waves.settings import SYNTHESIS, Settings, canonical, check
 from wavegate_server.waves.voices import CatalogueVoice
 
@@ -261,14 +262,15 @@ def whole_text(
 ) -> WholeText:
     """Raises `errors.InvalidInput` with every violation."""
     violations = []
-    if not request.text.strip():
-        violations.append(Violation("text", "is required"))
-    if len(request.text) > bounds.max_utterance_chars:
+    text, removed = speakable(request.text)
+    if not text.strip():
         violations.append(
-            Violation("text", f"at most {bounds.max_utterance_chars} characters, got {len(request.text)}")
+            Violation("text", "holds nothing but control characters" if removed else "is required")
         )
-    if (bad := UNSPEAKABLE.search(request.text)) is not None:
-        violations.append(Violation("text", f"holds the control character U+{ord(bad[0]):04X}"))
+    if len(text) > bounds.max_utterance_chars:
+        violations.append(
+            Violation("text", f"at most {bounds.max_utterance_chars} characters, got {len(text)}")
+        )
     if not request.HasField("settings"):
         violations.append(Violation("settings", "is required; an empty message means the defaults"))
     settings, wrong = settings_of(request.settings, defaults, "settings", max_buffer_delay_s)
