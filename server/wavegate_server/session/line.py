@@ -17,6 +17,8 @@ class Line:
     def __init__(self) -> None:
         self.open: Utterance | None = None
         """The utterance that takes text; always the newest."""
+        self.refused = ""
+        """Id of the newest utterance, where it failed while it was open and the rest of its text may still come."""
         self.ended = 0
         """How many have left, in whichever way."""
         self._utterances: deque[Utterance] = deque()
@@ -63,6 +65,7 @@ class Line:
         """Add an utterance, which is the open one from now on."""
         self._utterances.append(utterance)
         self.open = utterance
+        self.refused = ""
 
     def end_text(self, utterance: Utterance) -> None:
         """No more text comes for an utterance."""

@@ -182,6 +182,8 @@ class SynthesisSession(Session):
             case EndUtterance():
                 if (utterance := self._open(command.utterance_id, "end_utterance")) is not None:
                     self._end_text(utterance)
+                elif command.utterance_id in ("", self._line.refused):
+                    self._line.refused = ""
             case CancelUtterance():
                 self._cancel(command, now)
             case ReportPlayback():
@@ -198,6 +200,10 @@ class SynthesisSession(Session):
         utterance_id = command.utterance_id
         utterance = self._line.open
         if utterance is None or utterance_id not in ("", utterance.utterance_id):
+            if utterance_id and utterance_id == self._line.refused:
+                if command.end_utterance:
+                    self._line.refused = ""
+                return  # its failure was reported
             if self._line.is_used(utterance_id):
                 self._warn(
                     "STALE_TEXT",
@@ -216,6 +222,7 @@ class SynthesisSession(Session):
         warned = bool(utterance.speakable.removed)
         text = utterance.speakable.add(command.text)
         if (error := self._refusal(utterance, command.text, text)) is not None:
+            utterance.text_ended = command.end_utterance
             self._fail_utterance(utterance, error, now)
             return
         if utterance.speakable.removed and not warned:
@@ -266,7 +273,8 @@ class SynthesisSession(Session):
         if utterance is not None and utterance_id in ("", utterance.utterance_id):
             utterance.last_input_sequence = self.input_sequence
             return utterance
-        self._unknown(utterance_id, what)
+        if not self._line.refused or utterance_id not in ("", self._line.refused):
+            self._unknown(utterance_id, what)  # else its failure was reported
         return None
 
     def _unknown(self, utterance_id: str, what: str) -> None:
@@ -514,6 +522,8 @@ class SynthesisSession(Session):
     def _fail_utterance(self, utterance: Utterance, error: WavegateError, now: float) -> None:
         self._stop_upstream(utterance, now)
         sent_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
+        if not utterance.text_ended:
+            self._line.refused = utterance.utterance_id
         self._leave(utterance, now)
         self._emit(UtteranceFailed(utterance, error, sent_s))
         self._schedule.apply_due(now, self.input_sequence)

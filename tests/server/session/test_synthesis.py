@@ -589,6 +589,72 @@ async def test_a_bad_text_in_mid_utterance_stops_the_upstream() -> None:
         assert sum(c.samples for c in caller.of(AudioProduced, "u1")) / RATE_HZ == pytest.approx(heard_s)
 
 
+RESTS = [
+    ["text", "text", "end"],
+    ["text", "flush", "text and end"],
+    ["flush", "end"],
+    ["flush of any", "end of any"],
+    [],
+]
+
+
+@pytest.mark.parametrize("rest", RESTS, ids=lambda rest: ", ".join(rest) or "nothing")
+@virtual_time
+async def test_the_rest_of_an_utterance_that_was_refused_is_dropped_without_another_word(
+    rest: list[str],
+) -> None:
+    """Its caller may have sent all of it before it could read of the failure."""
+    async with Caller(max_text_message_chars=20) as caller:
+        await caller.until(SessionStarted)
+        caller.say("x" * 21, "u1")
+        for message in rest:
+            match message:
+                case "text":
+                    caller.say("more", "u1")
+                case "text and end":
+                    caller.say("more", "u1", end=True)
+                case "flush":
+                    caller.flush("u1")
+                case "flush of any":
+                    caller.flush()
+                case "end":
+                    caller.end("u1")
+                case "end of any":
+                    caller.end()
+        caller.say("Next.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.story(connections=False)[1:] == ["failed u1", "started u2", "audio u2", "completed u2"]
+        assert caller.text() == "Next."
+
+
+@virtual_time
+async def test_the_rest_of_an_utterance_that_the_upstream_refused_is_dropped_without_another_word() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello ", "u1")
+        upstream, message = await first_message(caller.dialer)
+        upstream.say(tts_error("no such voice", message["request_id"]))
+        await caller.until(UtteranceFailed)
+        caller.say("there", "u1")
+        caller.say(".", "u1", end=True)
+        await settle()
+        assert caller.warnings() == []
+
+
+@pytest.mark.parametrize("after", ["its end", "another utterance"])
+@virtual_time
+async def test_text_after_the_end_of_a_refused_utterance_is_stale_like_any_other(after: str) -> None:
+    async with Caller(max_text_message_chars=20) as caller:
+        await caller.until(SessionStarted)
+        caller.say("x" * 21, "u1")
+        if after == "its end":
+            caller.end("u1")
+        else:
+            caller.say("Next.", "u2")
+        caller.say("late", "u1")
+        await settle()
+        assert caller.warnings() == ["STALE_TEXT"]
+
+
 # -- what cannot be spoken ---------------------------------------------------------------------------------------
 
 
