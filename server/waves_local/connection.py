@@ -151,7 +151,9 @@ class Connection:
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while True:
-            await self._wait_while("deaf")
+            await self._wait_while("deaf", "vanish")
+            if delay_s := self._plan.reading_delay_s():
+                await self._read_late(delay_s)
             message = await self._receive()
             if message is None:
                 return
@@ -199,7 +201,7 @@ class Connection:
                 else:
                     first, *rest = payloads
                     payloads = [*damage(first[0], fault), *rest]
-            await self._wait_while("stall")
+            await self._wait_while("stall", "vanish")
             for payload, is_binary in payloads:
                 await self._write(payload, is_binary=is_binary)
             self._journal.sent(self.record, audio_bytes)
@@ -288,21 +290,35 @@ class Connection:
                 await self._gone.wait()
                 raise ConnectionGone
 
-    async def _wait_while(self, action: Action) -> None:
-        await self._plan.wait_while(action, self._gone.is_set)
-        if action == "deaf":
-            self._resume()
+    async def _wait_while(self, *actions: Action) -> None:
+        await self._plan.wait_while(*actions, unless=self._gone.is_set)
+
+    async def _read_again(self) -> None:
+        """Read from the network again, once nothing keeps us from it."""
+        await self._wait_while("deaf", "vanish")
+        self._resume()
+
+    async def _read_late(self, delay_s: float) -> None:
+        """Read nothing for a while, so that the client's network fills up as behind a slow reader."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.pause_reading()
+        self._is_paused = True
+        with contextlib.suppress(ConnectionGone):
+            await self._sleep(delay_s)
+        self._resume()
 
     def _strike(self, fault: Fault) -> None:
         if fault.do == "drop":
             self.drop(by="fault")
         elif fault.do == "close":
             self.close_soon(fault.code, fault.reason, by="fault")
-        elif fault.do == "deaf":
+        elif fault.do in {"deaf", "vanish"}:
             # At once, so that not even the kernel's buffers are emptied any more.
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.pause_reading()
                 self._is_paused = True
+                self._in_background(self._read_again())
         elif fault.do == "error":
             self._in_background(self._send_error(fault))
 

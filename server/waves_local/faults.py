@@ -34,7 +34,9 @@ Action = Literal[
     "drop",  # reset the TCP connection
     "stall",  # send nothing more, keep reading
     "deaf",  # read nothing more, keep sending
+    "vanish",  # send and read nothing more, answer no ping, do not close: a half-open socket
     "slow",  # wait `delay_s` before each frame
+    "slow-read",  # wait `delay_s` before each message is read, pings as well
     "error",  # send an error frame with `body` as its message
     "bad-json",  # the frame is no JSON
     "bad-utf8",  # the frame is no UTF-8
@@ -47,7 +49,10 @@ Action = Literal[
 ]
 
 HANDSHAKE_ACTIONS = frozenset({"refuse", "hang"})
-CONNECTION_ACTIONS = frozenset({"close", "drop", "stall", "deaf", "error"})
+CONNECTION_ACTIONS = frozenset({"close", "drop", "stall", "deaf", "vanish", "error"})
+
+
+_NO_FRAME_ACTIONS = HANDSHAKE_ACTIONS | CONNECTION_ACTIONS | {"slow-read"}
 
 
 class FaultSyntaxError(ValueError):
@@ -83,7 +88,8 @@ class Fault:
     after_s: float = 0.0
     """Seconds since the handshake."""
     frames: int = 1
-    """How many frames are damaged or delayed, from that point on. 0: all (the default of `slow`)."""
+    """How many frames or messages are damaged or delayed, from that point on. 0: all, the default of `slow` and
+    `slow-read`."""
     status: int = 503
     retry_after_s: float | None = None
     body: str = ""
@@ -116,7 +122,13 @@ class Fault:
         action, _, value = first.partition("=")
         values: dict[str, Any] = {"on": kind.strip(), "do": action.strip()}
         if value:
-            names = {"refuse": "status", "close": "code", "slow": "delay_s", "error": "body"}
+            names = {
+                "refuse": "status",
+                "close": "code",
+                "slow": "delay_s",
+                "slow-read": "delay_s",
+                "error": "body",
+            }
             if action not in names:
                 raise FaultSyntaxError(f"{action!r} takes no value: {spec!r}")
             values[names[action]] = value
@@ -133,7 +145,7 @@ class Fault:
         """Read field values, numbers as text too. Raises FaultSyntaxError."""
         if not isinstance(values, dict):
             raise FaultSyntaxError("a fault is a text or an object")
-        if values.get("do") == "slow":
+        if values.get("do") in {"slow", "slow-read"}:
             values = {"frames": 0, **values}
         for name, allowed in (("on", get_args(Kind)), ("do", get_args(Action))):
             if values.get(name) not in allowed:
@@ -292,11 +304,17 @@ class FaultPlan:
 
     def frame_faults(self) -> list[Fault]:
         """What happens to the frame that is about to be sent."""
-        if not self._mine:
-            return []
+        return self._due(lambda fault: fault.do not in _NO_FRAME_ACTIONS) if self._mine else []
+
+    def reading_delay_s(self) -> float:
+        """Seconds to wait before the next message is read."""
+        return sum(f.delay_s for f in self._due(lambda f: f.do == "slow-read")) if self._mine else 0.0
+
+    def _due(self, concerns: Callable[[Fault], bool]) -> list[Fault]:
+        """The faults of frames or messages that meet the next one; each is counted."""
         due = []
         for number, fault in self._mine.items():
-            if fault.do in HANDSHAKE_ACTIONS or fault.do in CONNECTION_ACTIONS or not self._is_due(fault):
+            if not concerns(fault) or not self._is_due(fault):
                 continue
             spent = self._spent.get(number, 0)
             if fault.frames and spent >= fault.frames:
@@ -309,13 +327,13 @@ class FaultPlan:
             due.append(fault)
         return due
 
-    def in_force(self, action: Action) -> bool:
-        """Whether a lasting fault (`stall`, `deaf`) has struck and still stands."""
-        return any(f.do == action and self._spent.get(n) for n, f in self._mine.items())
+    def in_force(self, *actions: Action) -> bool:
+        """True while a lasting fault (`stall`, `deaf`, `vanish`) of one of these kinds has struck and stands."""
+        return any(f.do in actions and self._spent.get(n) for n, f in self._mine.items())
 
-    async def wait_while(self, action: Action, unless: Callable[[], bool]) -> None:
-        """Wait as long as a lasting fault stands. `unless` ends it too, once `wake` is called."""
-        while self.in_force(action) and not unless():
+    async def wait_while(self, *actions: Action, unless: Callable[[], bool]) -> None:
+        """Wait as long as such a lasting fault stands. `unless` ends it too, once `wake` is called."""
+        while self.in_force(*actions) and not unless():
             self._woken.clear()
             await self._woken.wait()
 

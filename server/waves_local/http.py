@@ -244,7 +244,7 @@ class _Body:
         await self._write(audio, len(audio))
 
     async def _write(self, payload: bytes, audio_bytes: int) -> None:
-        await self._plan.wait_while("stall", lambda: self._is_cut)
+        await self._plan.wait_while("stall", "vanish", unless=lambda: self._is_cut)
         if self._is_cut:
             raise ConnectionGone
         try:

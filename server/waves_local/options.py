@@ -91,6 +91,9 @@ class Options:
         "turn",
         "One `complete` a turn, a release (a piece of text spoken in one go), a message with text, or none.",
     )
+    complete_late_s: float = _option(
+        0.0, "Seconds by which `complete` comes later than `complete_backoff_ms` asks for."
+    )
     complete_closes: bool = _option(False, "Whether the server closes the socket after `complete`.")
     complete_extra: bool = _option(False, "Whether `complete` also has `message` and `done: true`.")
     complete_overtaken: Literal["prompt", "merge", "late"] = _option(

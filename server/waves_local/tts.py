@@ -434,7 +434,7 @@ class TtsSession:
 
     async def _complete_later(self, turn: _Turn, envelope: dict[str, Any], request: TtsRequest) -> None:
         complete = _Complete(self._complete_frame(envelope), turn)
-        due_s = turn.last_chunk_at_s + request.complete_backoff_ms / 1000
+        due_s = turn.last_chunk_at_s + request.complete_backoff_ms / 1000 + self._options.complete_late_s
         if due_s <= self._loop.time():
             await self._complete(complete)
         else:

@@ -230,6 +230,41 @@ async def test_a_deaf_connection_reads_nothing_more() -> None:
         client.ws.transport.abort()
 
 
+async def test_a_half_open_connection_does_nothing_at_all_until_it_is_back() -> None:
+    async with serve(faults=["tts:vanish,after-frames=2"]) as upstream, tts(upstream) as client:
+        await client.send(TEN_CHUNKS)
+        await client.frame()
+        await client.frame()
+        await client.silence(0.2)
+        pong = await client.ws.ping()
+        await client.send("More.")
+        await client.silence(0.2)
+        assert not pong.done()
+        assert upstream.journal.of("tts")[0].received_count == 1
+        upstream.faults.clear()
+        frames = [*await client.until(), *await client.until()]
+        assert text_of(frames).endswith("More.")
+        await pong
+
+
+async def test_a_slow_reader_takes_one_message_after_the_other() -> None:
+    loop = asyncio.get_running_loop()
+    async with serve(faults=["stt:slow-read=0.1,frames=5"]) as upstream, stt(upstream) as client:
+        start_s = loop.time()
+        for _ in range(8):
+            await client.ws.send(bytes(320))
+        await (await client.ws.ping())
+        assert loop.time() - start_s >= 0.5, "pings wait behind the audio"
+        await upstream.journal.wait_for(lambda j: j.of("stt")[0].received_count == 8)
+
+
+async def test_a_pause_is_one_slow_frame() -> None:
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    messages, _ = await speak_with("tts:slow=0.5,after-frames=2,frames=1")
+    assert 0.5 <= loop.time() - start_s < 0.5 * len(messages)
+
+
 async def test_a_slow_connection_waits_before_each_frame() -> None:
     loop = asyncio.get_running_loop()
     start_s = loop.time()
@@ -378,6 +413,8 @@ async def test_rest_of_is_empty_after_a_drop_at_once() -> None:
         test_a_drop_resets_the_connection_after_so_many_frames,
         test_a_stalled_connection_goes_on_reading_and_answers_pings,
         test_a_deaf_connection_reads_nothing_more,
+        test_a_half_open_connection_does_nothing_at_all_until_it_is_back,
+        test_a_slow_reader_takes_one_message_after_the_other,
         test_a_handshake_that_is_never_answered,
         test_faults_reach_connections_that_are_open_already,
         test_sse_faults,

@@ -525,6 +525,14 @@ async def test_complete_is_late_by_the_backoff() -> None:
         assert (await client.frame())["status"] == "complete"
 
 
+async def test_complete_can_be_later_than_asked_for() -> None:
+    async with serve(options=Options(complete_late_s=1.5)) as upstream, tts(upstream) as client:
+        await client.send("x", complete_backoff_ms=0)
+        assert (await client.frame())["status"] == "chunk"
+        await client.silence(0.1)
+        assert (await client.frame())["status"] == "complete"
+
+
 async def test_complete_is_four_seconds_late_by_default() -> None:
     # The default is shortened here; that it is used is what counts, and that it is 4 s is in the options.
     assert Options().default_complete_backoff_ms == 4000
