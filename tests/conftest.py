@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+from collections.abc import Generator
 
 import hypothesis
+import pytest
+
+from tests.support import seeds
 
 # A shell starts what it puts in the background with interrupts ignored, and programs hand that on to those they
 # start. Tests interrupt programs, wherever they are run from.
@@ -12,7 +17,51 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes, or is made, says something about the machine, not about the code.
-hypothesis.settings.register_profile(
-    "wavegate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+_COMMON = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
-hypothesis.settings.load_profile("wavegate")
+# `make test` tries the same examples every time. Those that nobody has tried yet are for `make soak`.
+hypothesis.settings.register_profile("fixed", _COMMON, derandomize=True)
+hypothesis.settings.register_profile("random", _COMMON)
+hypothesis.settings.load_profile("random" if seeds.are_random() else "fixed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "random: draws its cases from a seed; `make soak` tries new ones")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is random: tests of hypothesis, and tests that are parametrized with a `seed`."""
+    for item in items:
+        is_drawn = isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj)
+        if is_drawn or "seed" in _parameters(item):
+            item.add_marker("random")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failed random test the command that replays it."""
+    report = yield
+    if report.failed and item.get_closest_marker("random"):
+        report.sections.append(("Replay", _replay(item)))
+    return report
+
+
+def _parameters(item: pytest.Item) -> dict[str, object]:
+    return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+
+
+def _replay(item: pytest.Item) -> str:
+    parameters = _parameters(item)
+    command = [".venv/bin/pytest", item.nodeid]
+    if "seed" in parameters:
+        return f"{seeds.VARIABLE}={parameters['seed']} {shlex.join(command)}"
+    if seeds.are_random():
+        seed = item.config.getoption("hypothesis_seed", None)
+        if seed is None:
+            return "by the @seed or @reproduce_failure line that hypothesis printed, put above the test"
+        command.insert(1, f"--hypothesis-seed={seed}")
+        return f"{seeds.VARIABLE}=random {shlex.join(command)}"
+    return shlex.join(command)

@@ -1,4 +1,4 @@
-"""The upstream connection is cut at random points, 200 a kind of session: nothing lost, nothing twice.
+"""The upstream connection is cut at random points, 200 a kind of session (40 in `make test`): nothing lost or twice.
 
 A TCP proxy between the gateway and the upstream cuts each connection of a session after so many bytes, in the middle
 of whatever frame that is. The deterministic engine proves what was heard, to the sample.
@@ -21,11 +21,12 @@ from waves_local.deterministic import encode_text
 from benchmarks.soak import check_speech, check_words, expected_words
 from tests.support.fault_proxy import FaultProxy, Faults
 from tests.support.gateway import END, RunningGateway, audio_of, collect, of, running_gateway, start, text
+from tests.support.seeds import repetitions, seeds
 
 # Much work: on a machine under load it takes minutes.
 pytestmark = pytest.mark.timeout(900)
 
-POINTS = 200
+POINTS = repetitions(40, 200)
 AT_ONCE = 10
 """Lanes: a proxy and a gateway each, side by side."""
 STORY = "Once upon a time there was a stream of words. All could hear it."
@@ -60,7 +61,7 @@ async def in_lanes(seed: int, conversation: Any) -> list[int]:
                 try:
                     found.append(await conversation(gateway, proxy, random.Random(f"{seed}/{point}")))
                 except BaseException as exc:
-                    exc.add_note(f"seed {seed}, point {point}")
+                    exc.add_note(f"point {point}")
                     raise
 
     async with asyncio.TaskGroup() as lanes:
@@ -133,16 +134,18 @@ async def speak(gateway: RunningGateway, proxy: FaultProxy, rng: random.Random, 
     return int(of("session_ended", got)[0].usage.reconnect_count)
 
 
-async def test_no_word_is_lost_or_heard_twice() -> None:
+@pytest.mark.parametrize("seed", seeds(1))
+async def test_no_word_is_lost_or_heard_twice(seed: int) -> None:
     """Every word, once, where it was said, on one timeline."""
-    lost = await in_lanes(20260, listen)
+    lost = await in_lanes(seed, listen)
     assert len(lost) == POINTS
     assert sum(n > 0 for n in lost) >= POINTS // 2, "the cuts do not meet the sessions"
 
 
 @pytest.mark.parametrize("word_timings", [False, True])
-async def test_every_text_is_spoken_once(word_timings: bool) -> None:
+@pytest.mark.parametrize("seed", seeds(1))
+async def test_every_text_is_spoken_once(seed: int, word_timings: bool) -> None:
     """Every character once and in order; with word times, the word in which it was cut may begin twice."""
-    lost = await in_lanes(20261, functools.partial(speak, word_timings=word_timings))
+    lost = await in_lanes(seed, functools.partial(speak, word_timings=word_timings))
     assert len(lost) == POINTS
     assert sum(n > 0 for n in lost) >= POINTS // 2, "the cuts do not meet the sessions"

@@ -10,6 +10,7 @@ from wavegate.speech import v1
 from wavegate_server.waves.tts import Mode
 
 from tests.support.gateway import END, audio_of, collect, of, running_gateway, start, text
+from tests.support.seeds import seeds
 
 STORY = (
     "Once upon a time there was a stream of words. It went up a hill, and down again. "
@@ -42,7 +43,7 @@ async def test_without_word_times_the_speech_goes_on_where_it_was_cut(mode: Mode
         assert [c.chunk_index for c in chunks] == list(range(len(chunks)))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8))
 async def test_with_word_times_every_word_is_heard_whole(seed: int) -> None:
     """The rest is spoken from the first word that was not heard to its end."""
     rng = random.Random(seed)

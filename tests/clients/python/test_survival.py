@@ -43,6 +43,7 @@ from waves_local.codecs import mulaw_encode
 from tests.clients.python.cutting_proxy import CuttingProxy, Direction, cutting_proxy
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.process import running
+from tests.support.seeds import seeds
 
 # Much work: on a machine under load it takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -156,13 +157,14 @@ def check_segments(events: list[TranscriptionEvent]) -> None:
 class TestCuts:
     """Connections cut at random, but reproducibly; at least 50 in each direction."""
 
+    @pytest.mark.parametrize("seed", seeds(1))
     async def test_every_word_is_spoken_once_wherever_the_connection_is_cut(
-        self, gateway: RunningGateway
+        self, gateway: RunningGateway, seed: int
     ) -> None:
         cuts = {"up": 0, "down": 0}
 
-        async def talk(seed: int) -> None:
-            chance = random.Random(seed)
+        async def talk(lane: int) -> None:
+            chance = random.Random(f"{seed}/{lane}")
             async with cutting_proxy(gateway.port) as proxy, Client(proxy.target) as client:
                 while min(cuts.values()) < CUTS:
                     before = dict(proxy.cuts)
@@ -186,12 +188,13 @@ class TestCuts:
             indexes = [(e.utterance_id, e.chunk_index) for e in events if isinstance(e, AudioChunk)]
             assert indexes == sorted(set(indexes))
 
-        await asyncio.gather(*(talk(seed) for seed in range(6)))
+        await asyncio.gather(*(talk(lane) for lane in range(6)))
         assert min(cuts.values()) >= CUTS
         assert not [s for s in gateway.gateway.registry if s.ended is None]
 
+    @pytest.mark.parametrize("seed", seeds(1))
     async def test_every_word_is_heard_once_wherever_the_connection_is_cut(
-        self, gateway: RunningGateway
+        self, gateway: RunningGateway, seed: int
     ) -> None:
         cuts = {"up": 0, "down": 0}
         speech = waves_local.speak(SPOKEN, 16000, gap_s=0.2, tail_s=0.3)
@@ -202,8 +205,8 @@ class TestCuts:
                 await asyncio.sleep(0.005)
                 yield piece
 
-        async def listen(seed: int) -> None:
-            chance = random.Random(seed)
+        async def listen(lane: int) -> None:
+            chance = random.Random(f"{seed}/{lane}")
             async with cutting_proxy(gateway.port) as proxy, Client(proxy.target) as client:
                 while min(cuts.values()) < CUTS:
                     before = dict(proxy.cuts)
@@ -222,7 +225,7 @@ class TestCuts:
                     check_segments(events)
                     assert sum(isinstance(e, Transcript) and e.is_last for e in events) == 1
 
-        await asyncio.gather(*(listen(seed) for seed in range(6)))
+        await asyncio.gather(*(listen(lane) for lane in range(6)))
         assert min(cuts.values()) >= CUTS
         assert not [s for s in gateway.gateway.registry if s.ended is None]
 
@@ -713,7 +716,8 @@ FORMATS = [AudioFormat("LINEAR16", 16000), AudioFormat("MULAW", 8000)]
 
 class TestTranscriptionMoves:
     @pytest.mark.parametrize("audio_format", FORMATS, ids=lambda f: f.encoding)
-    @pytest.mark.parametrize(("seed", "piece_ms"), [(0, 20), (1, 20), (2, 900), (3, 1700)])
+    @pytest.mark.parametrize("piece_ms", [20, 900, 1700])
+    @pytest.mark.parametrize("seed", seeds(1))
     async def test_no_word_is_lost_or_comes_twice(
         self, pair: tuple[RunningGateway, RunningGateway], audio_format: AudioFormat, seed: int, piece_ms: int
     ) -> None:

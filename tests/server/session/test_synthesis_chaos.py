@@ -26,6 +26,7 @@ from wavegate_server.session.synthesis_events import (
 )
 from wavegate_server.waves.tts import Completion, Habits, Mode
 
+from tests.support.seeds import repetitions
 from tests.support.speaking import Caller, id_of, spoken_pcm, spoken_text
 from tests.support.transport import FakeDialer, FakeTransport, Message, tts_chunk, tts_complete, tts_error
 from tests.support.virtual_time import VirtualTimeLoop, settle
@@ -89,6 +90,11 @@ class Puppet:
 
 IDS = st.sampled_from(["", "a", "b", "c", "d"])
 PIECES = st.text(st.sampled_from("abc. "), min_size=0, max_size=6)
+
+
+def letters(text: str) -> str:
+    """The part of a text that is sure to be heard. A request of dots and blanks may rightly have no audio."""
+    return "".join(c for c in text if c.isalnum())
 
 
 class Chaos(RuleBasedStateMachine):
@@ -286,12 +292,14 @@ class Chaos(RuleBasedStateMachine):
     @invariant()
     def what_is_heard_is_what_was_said(self) -> None:
         for utterance_id in {id_of(e) for e in self.caller.of(AudioProduced)}:
-            assert self.texts[utterance_id].startswith(self.heard_text(utterance_id)), "in order, and once"
+            heard = letters(self.heard_text(utterance_id))
+            assert letters(self.texts[utterance_id]).startswith(heard), "in order, and once"
         for completed in self.caller.of(UtteranceCompleted):
             said = self.texts[id_of(completed)]
             assert completed.source is not Completion.QUIET_TIMEOUT or not said.strip(" .")
             if any(c.isalnum() for c in said):
-                assert self.heard_text(id_of(completed)).rstrip() == said.rstrip(), "and all of it"
+                heard = self.heard_text(id_of(completed))
+                assert letters(heard) == letters(said), "and all of it"
         for cancelled in self.caller.of(UtteranceCancelled):
             assert cancelled.spoken_text + cancelled.remaining_text == cancelled.utterance.text
             assert cancelled.discarded_audio_s >= 0
@@ -363,7 +371,7 @@ class Chaos(RuleBasedStateMachine):
 ENDS = UtteranceCompleted | UtteranceCancelled | UtteranceFailed
 
 Chaos.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=repetitions(60, 300),
     stateful_step_count=40,
     deadline=None,
     report_multiple_bugs=False,

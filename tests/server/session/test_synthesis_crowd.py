@@ -20,6 +20,7 @@ from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.synthesis_events import UtteranceCompleted, UtteranceStarted
 from wavegate_server.waves.tts import Mode
 
+from tests.support.seeds import seeds
 from tests.support.speaking import Caller, Voice, id_of
 from tests.support.transport import FakeDialer, FakeTransport, Message
 from tests.support.virtual_time import settle, virtual_time
@@ -147,7 +148,7 @@ async def drop(dialer: CountedDialer) -> None:
 
 @pytest.mark.parametrize("mode", list(Mode), ids=lambda m: m.value)
 @pytest.mark.parametrize("limit", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(10))
 @virtual_time
 async def test_no_life_costs_the_account_anything(seed: int, limit: int, mode: Mode) -> None:
     crowd = Crowd(seed, limit)

@@ -32,10 +32,10 @@ from tests.support.recognizer import (
     speech,
     word,
 )
+from tests.support.seeds import seeds
 from tests.support.transport import FakeDialer, FakeTransport
 from tests.support.virtual_time import run_virtual
 
-SEEDS = range(40)
 CHANGES: list[dict[str, Any]] = [
     {"language_code": "hi"},
     {"language_code": "en"},
@@ -127,7 +127,7 @@ class Conversation:
         return caller
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(40))
 def test_no_word_is_lost_or_repeated(seed: int) -> None:
     conversation = Conversation(seed)
     caller = run_virtual(conversation.run())

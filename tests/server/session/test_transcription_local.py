@@ -25,6 +25,7 @@ from waves_local import codecs
 from waves_local.deterministic import DEFAULT_CHARACTER_S, encode_text
 
 from tests.support.listening import Caller, context
+from tests.support.seeds import seeds
 
 RATE_HZ = 16000
 BLOCK = round(RATE_HZ * DEFAULT_CHARACTER_S)
@@ -132,7 +133,7 @@ async def test_every_encoding_and_rate(encoding: Encoding, rate_hz: int) -> None
             assert caller.session.reconnect_count == len(faults)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 async def test_connections_drop_at_any_byte(seed: int) -> None:
     rng = random.Random(seed)
     first, second = TEXT, "one more thing to say before we go"
@@ -158,7 +159,7 @@ async def test_connections_drop_at_any_byte(seed: int) -> None:
         assert all(not c.lost_audio_s for c in caller.all(ConnectionChanged))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(10))
 async def test_settings_change_at_any_moment(seed: int) -> None:
     rng = random.Random(seed)
     pcm = audio(TEXT)
