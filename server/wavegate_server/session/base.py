@@ -137,6 +137,8 @@ class Link:
         self.handshake_s = handshake_s
         self.delivered = False
         """Whether anything useful ever came over it."""
+        self.progressed = False
+        """Whether it delivered something new: audio, words or a transcript that no connection before it had."""
         self.receiver: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ JITTER = 0.25
 LONGEST_DELAY_S = 2.0
 """An upstream that asks for more time than this is given up: nobody waits so long in mid-speech."""
 HEALTHY_S = 5.0
-"""A connection that lived this long and delivered something has refilled the budget."""
+"""A connection that lived this long and delivered something new has refilled the budget."""
 CAPACITY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """After HTTP 429 without `Retry-After`: the documented back-off."""
 
@@ -67,9 +67,13 @@ class RetryBudget:
         delay = DELAYS_S[self.failures - 1] * (1 + JITTER * (2 * self._rng() - 1))
         return max(delay, error.retry_after_s or 0.0)
 
-    def connection_ended(self, lived_s: float, delivered: bool) -> None:
-        """A connection has gone; a good one refills the budget."""
-        if delivered and lived_s >= HEALTHY_S:
+    def connection_ended(self, lived_s: float, progressed: bool) -> None:
+        """A connection has gone; a good one refills the budget.
+
+        `progressed`: whether it delivered something that no connection before it had. An upstream that begins each time
+        and never goes on would be dialled for ever otherwise.
+        """
+        if progressed and lived_s >= HEALTHY_S:
             self.delivered()
 
     def delivered(self) -> None:

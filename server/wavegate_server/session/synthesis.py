@@ -414,9 +414,8 @@ class SynthesisSession(Session):
             return
         match event:
             case tts.AudioReceived():
-                link.delivered = True
                 try:
-                    self._on_audio(utterance, event.pcm, now)
+                    self._on_audio(link, utterance, event.pcm, now)
                 except NotTheSame:
                     self._fail_utterance(utterance, _otherwise(utterance), now)
                     self._wake.set()
@@ -430,7 +429,7 @@ class SynthesisSession(Session):
             case tts.RequestFailed():
                 self._on_failed(utterance, event, now)
 
-    def _on_audio(self, utterance: Utterance, pcm: bytes, now: float) -> None:
+    def _on_audio(self, link: TtsLink, utterance: Utterance, pcm: bytes, now: float) -> None:
         utterance.metrics.received(now)
         if utterance.repetition is not None:
             pcm = utterance.repetition.receive(pcm)
@@ -440,6 +439,7 @@ class SynthesisSession(Session):
         if pcm:
             utterance.heard.add(pcm)
             self._produce(utterance, utterance.encoder.encode(pcm), len(pcm) // 2)
+            link.progressed = link.progressed or utterance.is_beyond_repeated
 
     def _produce(self, utterance: Utterance, audio: bytes, samples: int) -> None:
         size = self.ledger.settings.get("max_chunk_bytes")
@@ -977,7 +977,7 @@ class SynthesisSession(Session):
         if self._cancelling:
             self._free_slot(cut=True)
         self._reason = reason
-        self._retry.connection_ended(self._now() - link.opened_at, link.delivered)
+        self._retry.connection_ended(self._now() - link.opened_at, link.progressed)
         self._emit(
             ConnectionChanged(
                 ConnectionState.DISCONNECTED,

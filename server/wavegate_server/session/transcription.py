@@ -366,7 +366,7 @@ class TranscriptionSession(Session):
             over_at = old.speech_ended_at if self._transcripts.is_speech_over(old) else None
             if self._link is old and not hurry and over_at is not None:
                 await self._force_final(old, over_at)
-            self._take_over(link, batch, ConnectionReason.SETTINGS_UPDATE, 1)
+            self._take_over(link, batch, ConnectionReason.SETTINGS_UPDATE, 1, self._retry.max_attempts)
         finally:
             if self._link is not link:
                 link.release()
@@ -438,9 +438,10 @@ class TranscriptionSession(Session):
             case stt.TranscriptReceived():
                 self._on_delivery(link, now)
                 if not link.deaf:
-                    finals = self._transcripts.finals
-                    self._transcripts.said(link, event, now)
-                    if self._transcripts.finals > finals:
+                    covered = self._transcripts.covered
+                    if self._transcripts.said(link, event, now):
+                        link.progressed = True
+                    if self._transcripts.covered > covered:
                         self._retry.delivered()
             case stt.SpeechStarted() | stt.SpeechEnded():
                 self._on_delivery(link, now)
@@ -484,7 +485,7 @@ class TranscriptionSession(Session):
         self._sent_before += link.timeline.connection_samples
         self._loss = (error, reason)
         # To silence there is nothing to say: a muted caller's connections are as good as any.
-        served = link.delivered or not (link.heard_since_final or isinstance(error, errors.UpstreamStalled))
+        served = link.progressed or not (link.heard_since_final or isinstance(error, errors.UpstreamStalled))
         self._retry.connection_ended(self._now() - link.opened_at, served)
         self._say_disconnected(link, reason, error, code)
         link.release(error)
@@ -606,15 +607,16 @@ class TranscriptionSession(Session):
 
     async def _connect(self) -> None:
         """Open the connection that there is none of; raises what cannot be mended."""
-        attempt = 1
         while True:
             loss, reason = self._loss
             if loss is not None:
                 delay = self._delay_s(loss)
                 if delay is None:
                     raise loss
-                self._say_reconnecting(reason, attempt, delay, loss)
+                self._say_reconnecting(reason, delay, loss)
                 await asyncio.sleep(delay)
+            attempt, attempts = self._retry.attempt, self._retry.attempts
+            self._retry.dialled()
             batch = self._batch() if self.state is not State.CONNECTING else []
             try:
                 link = await self._open(batch[-1].settings if batch else self.ledger.settings, attempt)
@@ -624,9 +626,9 @@ class TranscriptionSession(Session):
                     self._loss = (None, reason)
                 else:
                     self._loss = (exc, reason)
-                    attempt += 1
             else:
-                self._take_over(link, batch, reason, attempt)
+                self._retry.connected()
+                self._take_over(link, batch, reason, attempt, attempts)
                 return
             finally:
                 self._in_switch = []
@@ -657,8 +659,10 @@ class TranscriptionSession(Session):
         suffix = f".{self._links + 1}"
         return (self.context.client_session_id or self.session_id)[: MAX_ID_CHARS - len(suffix)] + suffix
 
-    def _take_over(self, link: SttLink, batch: list[Pending], reason: ConnectionReason, attempt: int) -> None:
-        """Go on over a new connection, from where the finals end."""
+    def _take_over(
+        self, link: SttLink, batch: list[Pending], reason: ConnectionReason, attempt: int, attempts: int
+    ) -> None:
+        """Go on over a new connection, from where the finals end. It is number `attempt` of at most `attempts`."""
         now, history, transcripts = self._now(), self._history, self._transcripts
         first = self.state is State.CONNECTING
         old, self._link = self._link, link
@@ -690,7 +694,7 @@ class TranscriptionSession(Session):
                 reason,
                 link.upstream,
                 attempt=attempt,
-                max_attempts=self._retry.max_attempts,
+                max_attempts=attempts,
                 handshake_s=link.handshake_s,
                 replayed_audio_s=None if first else self._clock.duration_s(replayed),
                 lost_audio_s=None if first else self._clock.duration_s(lost),
@@ -737,17 +741,16 @@ class TranscriptionSession(Session):
             )
         )
 
-    def _say_reconnecting(
-        self, reason: ConnectionReason, attempt: int, delay_s: float, error: WavegateError
-    ) -> None:
+    def _say_reconnecting(self, reason: ConnectionReason, delay_s: float, error: WavegateError) -> None:
         if self.state is not State.CONNECTING:
+            counted = not isinstance(error, errors.UpstreamCapacity)
             self._emit(
                 ConnectionChanged(
                     ConnectionState.RECONNECTING,
                     reason,
                     self.upstream(),
-                    attempt=attempt,
-                    max_attempts=self._retry.max_attempts,
+                    attempt=self._retry.attempt,
+                    max_attempts=self._retry.attempts if counted else 0,
                     next_retry_delay_s=delay_s,
                     cause=error,
                 )

@@ -94,6 +94,8 @@ class Transcripts:
         self.complete = False
         """Whether the last transcript is out."""
         self._segments = Segments()
+        self._most_chars = 0
+        """Characters of the longest text that a connection said behind `covered`."""
         self._hanging: tuple[out.Word, ...] = ()
         """Words of the open segment."""
         self._last_final = ""
@@ -189,15 +191,21 @@ class Transcripts:
             offset = self._clock.seconds(self._voice_at)
             self._emit(out.VoiceStarted(offset) if started else out.VoiceEnded(offset))
 
-    def said(self, link: SttLink, event: stt.TranscriptReceived, now: float) -> None:
-        """A connection said something, for now or for good."""
+    def said(self, link: SttLink, event: stt.TranscriptReceived, now: float) -> bool:
+        """Take what a connection said, for now or for good. Return whether some of it is new: no connection said as
+        much of the audio that finals do not cover, or a final covers more of it than before."""
         said = self._place(link, event)
+        covered, is_longer = self.covered, len(said.text) > self._most_chars
+        self._most_chars = max(self._most_chars, len(said.text))
         if event.is_last and link.protocol.close_sent:
             self._on_last(link, said, now)
         elif event.is_final:
             self._on_final(link, said, event, now)
         elif said.text or (self.open_text and not said.repeated):
             self._on_partial(link, said, now)
+        if self.covered > covered:
+            self._most_chars = 0
+        return is_longer or self.covered > covered
 
     def end(self, link: SttLink | None, now: float) -> None:
         """Nothing more comes, and nothing was left to say: the last answers."""

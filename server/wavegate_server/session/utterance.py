@@ -116,6 +116,8 @@ class Utterance:
     """What of the current request was delivered, or of the lost one that it repeats."""
     repetition: Repetition | None = None
     """Set while what was heard already comes again."""
+    repeated_s: float = 0.0
+    """Playing time at the beginning of the current request that came before: of a word that a lost connection cut."""
     request_cut: bool = False
     """Whether a cut, and not the utterance's end, closed the current request."""
     completion: Completion | None = None
@@ -148,6 +150,12 @@ class Utterance:
     def has_words(self) -> bool:
         """Whether there is something to say that was not sent yet."""
         return any(isinstance(p, str) and p.strip() for p in self.pieces)
+
+    @property
+    def is_beyond_repeated(self) -> bool:
+        """Whether audio of the current request was delivered that no earlier request for the same text had."""
+        heard_s = self.metrics.audio_samples / self.sample_rate_hz
+        return heard_s - self.request_base_s > self.repeated_s + ROUNDING_S
 
     @property
     def waiting_chars(self) -> int:
@@ -227,6 +235,9 @@ class Utterance:
         self.request_text = rest if left else ""
         # Words that were announced and not heard are announced anew, with the times that they then have.
         self.words = [w for i, w in enumerate(self.words) if i < first or w.end_s <= heard_s + ROUNDING_S]
+        whole_s = max((w.end_s for w in self.words[first:]), default=self.request_base_s)
+        cut_s = heard_s - whole_s
+        self.repeated_s = cut_s if whole_s > self.request_base_s else max(self.repeated_s, cut_s)
         self.discontinuity = True
         self.heard = Heard()
         self.give_back()
@@ -243,6 +254,7 @@ class Utterance:
         """All of the current request was spoken."""
         self.forget_request()
         self.repetition = None
+        self.repeated_s = 0.0
         self.heard = Heard()
 
     def forget_request(self) -> None:

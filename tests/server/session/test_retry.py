@@ -64,11 +64,11 @@ def test_a_good_connection_refills_the_budget() -> None:
     retry = budget()
     retry.next_delay_s(LOST)
     retry.next_delay_s(LOST)
-    retry.connection_ended(HEALTHY_S - 0.01, delivered=True)
+    retry.connection_ended(HEALTHY_S - 0.01, progressed=True)
     assert retry.failures == 2
-    retry.connection_ended(HEALTHY_S * 10, delivered=False)
+    retry.connection_ended(HEALTHY_S * 10, progressed=False)
     assert retry.failures == 2, "a silent upstream would be retried for ever"
-    retry.connection_ended(HEALTHY_S, delivered=True)
+    retry.connection_ended(HEALTHY_S, progressed=True)
     assert retry.failures == 0
 
 

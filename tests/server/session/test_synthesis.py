@@ -2399,6 +2399,34 @@ async def test_a_silent_upstream_is_not_retried_for_ever() -> None:
         assert len(caller.dialer.transports) == 5, "the budget is not full again"
 
 
+@pytest.mark.parametrize("word_times", [False, True])
+@virtual_time
+async def test_an_upstream_that_only_begins_is_given_up(word_times: bool) -> None:
+    """Each connection says the same beginning and is lost: what was heard before is nothing new, however long the
+    connection lived. Nor is the word that was cut and begins again."""
+
+    class Beginner(Voice):
+        async def _speak(self, name: str, text: str) -> None:
+            if self.words and text.startswith("Once"):
+                self.upstream.say(tts_word("Once", 0.0, 4 * CHAR_S, name))
+            for piece in text[:6]:
+                self.upstream.say(tts_chunk(spoken_pcm(piece), name))
+                await asyncio.sleep(1.0)
+            self.upstream.drop()
+
+    dialer = FakeDialer(lambda up: Beginner(up, words=word_times))
+    async with Caller(dialer, {"word_timings": word_times}, habits=Habits(sends_complete=True)) as caller:
+        caller.say("Once upon a time there was a stream of words.", "u1", end=True)
+        caller.end_session()
+        failed = await caller.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamUnavailable)
+        # With word times the second connection had something new, too: it went on behind "Once".
+        assert len(dialer.transports) == (5 if word_times else 4)
+        assert (await caller.ended()).error is None
+        again = [e for e in caller.of(ConnectionChanged) if e.state is ConnectionState.RECONNECTING]
+        assert [(e.attempt, e.max_attempts) for e in again[-3:]] == [(1, 3), (2, 3), (3, 3)]
+
+
 @virtual_time
 async def test_a_text_whose_buffer_delay_has_elapsed_is_owed() -> None:
     async with Caller(silent(), {"max_buffer_delay": 1.0}) as caller:

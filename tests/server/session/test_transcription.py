@@ -1331,10 +1331,10 @@ async def test_audio_that_comes_while_there_is_no_connection_is_sent_later() -> 
 async def test_retries_have_a_budget_that_fills_up_again() -> None:
     dialer = FakeDialer(handshake_s=0.0)
     caller, upstream = await opened(dialer)
-    for _ in range(2):
-        # A connection that lived and said something.
+    for text in ("hello", "hello there"):
+        # A connection that lived and said something that none before it had said.
         await caller.send(SECOND)
-        upstream.say(stt_speech_started(0.1))
+        upstream.say(stt_transcript(text))
         await asyncio.sleep(5.1)
         dialer.refuse(errors.UpstreamUnavailable("down"), errors.UpstreamUnavailable("down"))
         start = len(dialer.dials)
@@ -1363,6 +1363,71 @@ async def test_a_silent_upstream_does_not_fill_the_budget() -> None:
     ended = await caller.over()
     assert isinstance(ended.error, errors.UpstreamUnavailable)
     assert len(dialer.dials) == 4
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [stt_speech_started(0.1)],
+        [stt_speech_started(0.1), stt_speech_ended(0.9)],
+        [stt_speech_started(0.1), stt_transcript("he")],
+        [stt_transcript("he", words=[("he", 0.1, 0.2)]), stt_transcript("", final=True)],
+    ],
+)
+@virtual_time
+async def test_an_upstream_that_only_begins_is_given_up(frames: list[dict[str, Any]]) -> None:
+    """Each connection says the same and then nothing. What was said before is nothing new, however long it lived."""
+    dialer = FakeDialer(handshake_s=0.0)
+    caller, _ = await opened(dialer)
+    ending = asyncio.create_task(caller.send(LOUD * 3, 320, paced_hz=RATE_HZ))
+    for index in range(4):
+        upstream = await dialer.connection(index)
+        await upstream.expect(lambda m: isinstance(m, bytes))
+        upstream.say(*frames)
+    await ending
+    ended = await caller.end()
+    assert isinstance(ended.error, errors.UpstreamStalled)
+    assert len(dialer.dials) == 4
+    again = [c for c in caller.all(ConnectionChanged) if c.state.value == "RECONNECTING"]
+    assert [(c.attempt, c.max_attempts) for c in again] == [(1, 3), (2, 3), (3, 3)]
+
+
+@virtual_time
+async def test_repeated_stalls_are_counted() -> None:
+    dialer = FakeDialer()
+    caller, _ = await opened(dialer)
+    await caller.send(LOUD)
+    ended = await caller.end()
+    assert isinstance(ended.error, errors.UpstreamStalled)
+    shown = [(c.state.value, c.attempt, c.max_attempts) for c in caller.all(ConnectionChanged)]
+    assert shown == [
+        ("CONNECTED", 1, 4),
+        ("DISCONNECTED", 0, 0),
+        ("RECONNECTING", 1, 3),
+        ("CONNECTED", 1, 3),
+        ("DISCONNECTED", 0, 0),
+        ("RECONNECTING", 2, 3),
+        ("CONNECTED", 2, 3),
+        ("DISCONNECTED", 0, 0),
+        ("RECONNECTING", 3, 3),
+        ("CONNECTED", 3, 3),
+        ("DISCONNECTED", 0, 0),
+    ]
+
+
+@virtual_time
+async def test_an_upstream_that_gets_a_little_further_each_time_is_not_given_up() -> None:
+    dialer = FakeDialer(handshake_s=0.0)
+    caller, _ = await opened(dialer, keep_alive=False)
+    await caller.send(LOUD)
+    for index in range(8):
+        upstream = await dialer.connection(index)
+        upstream.say(stt_transcript("so " * (index + 1)))
+        await asyncio.sleep(6.0)
+        upstream.drop()
+    upstream = await dialer.connection(8)
+    upstream.say(stt_transcript("so it was", final=True))
+    assert (await finish(caller, upstream)).error is None
 
 
 @virtual_time
