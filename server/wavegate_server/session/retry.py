@@ -28,6 +28,8 @@ class RetryBudget:
         self._rng = rng
         self.failures = 0
         self._dials = 0
+        self._pardon: bool | None = None
+        """Whether the next failure is not counted; None while one may still be pardoned."""
 
     @property
     def max_attempts(self) -> int:
@@ -61,11 +63,20 @@ class RetryBudget:
         garbage = isinstance(error, errors.UpstreamProtocol) and error.http_status is None
         if not error.retryable and not garbage:
             return None
+        if self._pardon:
+            self._pardon = False
+            return 0.0
         self.failures += 1
         if self.failures > len(DELAYS_S) or (error.retry_after_s or 0.0) > LONGEST_DELAY_S:
             return None
         delay = DELAYS_S[self.failures - 1] * (1 + JITTER * (2 * self._rng() - 1))
         return max(delay, error.retry_after_s or 0.0)
+
+    def standby_lost(self) -> None:
+        """A connection that was opened ahead was dead when it was used: the failure that follows says nothing of a dial
+        now, and is not counted. Once only until the budget is full again."""
+        if self._pardon is None:
+            self._pardon = True
 
     def connection_ended(self, lived_s: float, progressed: bool) -> None:
         """A connection has gone; a good one refills the budget.
@@ -79,6 +90,7 @@ class RetryBudget:
     def delivered(self) -> None:
         """Something that was owed arrived in full: an utterance completed, a final came."""
         self.failures = self._dials = 0
+        self._pardon = None
 
 
 class QueueWait:

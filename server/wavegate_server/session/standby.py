@@ -3,6 +3,10 @@
 One is kept for each kind of connection that was asked for lately. It is never older than the upstream's idle limit
 allows: nothing is said over it until it is taken. Opening one is a courtesy, so a failure is only noted; it counts
 in the account's connections like any other, and is the first to be given up when somebody waits for one.
+
+What ends one connection often ends all: an upstream that restarts, a network that fails. So a kept connection is listened
+to, which notices its end at once and its silent death by the transport's pings; and when one of its kind is lost in
+use, it is dropped unseen (`doubt`): a handshake costs less than text that is sent into nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 
 from wavegate_server.errors import WavegateError
 from wavegate_server.session.admission import Limiter, Ticket
-from wavegate_server.session.transport import Transport
+from wavegate_server.session.transport import Transport, TransportClosed
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,9 @@ MAX_AGE_S = 48.0
 being taken."""
 KEEP_FOR_S = 300.0
 """A kind that was not taken for this long is opened ahead no more."""
+REOPEN_S = 1.0
+"""After one was lost, the next is opened no sooner: a session that lost its connection dials first, and an upstream that
+accepts and hangs up is not dialled in circles."""
 CALLER = "standby"
 """In whose name the account's limiter is asked: a caller that never waits."""
 
@@ -35,6 +42,8 @@ class _Kept:
     transport: Transport
     ticket: Ticket
     opened_at: float
+    watcher: asyncio.Task[None] | None = None
+    """Reads what should never come. It ends when the connection is of no more use."""
 
 
 class Standby:
@@ -49,6 +58,8 @@ class Standby:
         self._kept: dict[str, _Kept] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._taken_at: dict[str, float] = {}
+        self._reopen_at: dict[str, float] = {}
+        """Before this time no other is opened, by key."""
         self._wanted = asyncio.Event()
         self._stopped = False
 
@@ -73,11 +84,20 @@ class Standby:
             return None
         self._taken_at[key] = self._now()
         self._wanted.set()
-        if not kept.transport.is_open or self._now() - kept.opened_at >= self._max_age_s:
+        ended = kept.watcher is None or kept.watcher.done()
+        if ended or not kept.transport.is_open or self._now() - kept.opened_at >= self._max_age_s:
             self._discard(kept)
             return None
+        if kept.watcher is not None:
+            kept.watcher.cancel()
         self._sockets.keep(kept.ticket)
         return kept.transport, kept.ticket, kept.opened_at
+
+    def doubt(self, key: str) -> None:
+        """Drop the connection kept, if any, since another of its kind was lost in use: it may have met the same end
+        without a word. Another one is opened `REOPEN_S` seconds later."""
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._lost(key, kept)
 
     def stop(self) -> None:
         """Close all and open no more."""
@@ -90,18 +110,22 @@ class Standby:
 
     async def aclose(self) -> None:
         """`stop`, and wait until nothing is being opened."""
-        keepers = list(self._keepers.values())
+        tasks = [*self._keepers.values(), *(k.watcher for k in self._kept.values() if k.watcher is not None)]
         self.stop()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, key: str, open_one: Open) -> None:
         """Hold one connection of this kind, and another when it is taken, old or gone."""
-        while self._now() - self._taken_at[key] < self._keep_for_s:
+        while (now := self._now()) - self._taken_at[key] < self._keep_for_s:
             self._wanted.clear()
+            wait_s = self._max_age_s / 4
             if key not in self._kept:
-                await self._open(key, open_one)
+                if (held_back_s := self._reopen_at.get(key, 0.0) - now) > 0:
+                    wait_s = min(wait_s, held_back_s)
+                else:
+                    await self._open(key, open_one)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._max_age_s / 4):
+                async with asyncio.timeout(wait_s):
                     await self._wanted.wait()
             kept = self._kept.get(key)
             if kept is not None and (
@@ -110,6 +134,7 @@ class Standby:
                 self._discard(self._kept.pop(key))
         if key in self._kept:
             self._discard(self._kept.pop(key))
+        self._reopen_at.pop(key, None)
         del self._taken_at[key]
 
     async def _open(self, key: str, open_one: Open) -> None:
@@ -128,7 +153,21 @@ class Standby:
             raise
         kept = _Kept(transport, ticket, self._now())
         self._kept[key] = kept
+        kept.watcher = asyncio.create_task(self._watch(key, kept), name="standby-watch")
         self._sockets.offer(ticket, lambda: self._give_up(key, kept))
+
+    async def _watch(self, key: str, kept: _Kept) -> None:
+        """Wait for the end of a kept connection. A message ends it, too: nothing was asked."""
+        with contextlib.suppress(TransportClosed):
+            await kept.transport.recv()
+        if self._kept.get(key) is kept:
+            del self._kept[key]
+            self._lost(key, kept)
+
+    def _lost(self, key: str, kept: _Kept) -> None:
+        self._discard(kept)
+        self._reopen_at[key] = self._now() + REOPEN_S
+        self._wanted.set()
 
     def _give_up(self, key: str, kept: _Kept) -> None:
         """Somebody waits for a connection."""
@@ -137,6 +176,8 @@ class Standby:
         self._discard(kept)
 
     def _discard(self, kept: _Kept) -> None:
+        if kept.watcher is not None and kept.watcher is not asyncio.current_task():
+            kept.watcher.cancel()
         kept.transport.abort()
         kept.ticket.release()
 

@@ -871,6 +871,7 @@ class SynthesisSession(Session):
             self._want_standby(url)  # the one way in which every barge-in costs a connection
         link = TtsLink(base, protocol)
         if ready is not None:
+            link.opened_ahead = True
             link.last_sent_at = ready[1]  # the upstream's idle clock runs since then
         return link
 
@@ -944,6 +945,7 @@ class SynthesisSession(Session):
         try:
             while self._link is link:
                 message = await link.transport.recv()
+                link.delivered = True
                 self.log.at_ns = time.time_ns()
                 now = self._now()
                 self._take_events(link, protocol.receive(message, now), now)
@@ -978,6 +980,8 @@ class SynthesisSession(Session):
             self._free_slot(cut=True)
         self._reason = reason
         self._retry.connection_ended(self._now() - link.opened_at, link.progressed)
+        if link.is_lost or isinstance(error, errors.UpstreamStalled):
+            self._doubt_twins(link)
         self._emit(
             ConnectionChanged(
                 ConnectionState.DISCONNECTED,
@@ -989,6 +993,17 @@ class SynthesisSession(Session):
         )
         link.release(error)
         self._wake.set()
+
+    def _doubt_twins(self, link: TtsLink) -> None:
+        """What ended a connection may have ended those that stand ready, too: say nothing over them."""
+        if link.opened_ahead and not link.delivered:
+            self._retry.standby_lost()
+        if self._standby is not None:
+            self._standby.release()
+            self._standby = None
+            self._trial_socket.give_back()
+        if (standby := self.target.account.standby) is not None:
+            standby.doubt(link.url)
 
     def _release(self) -> None:
         if self._dialling is not None:

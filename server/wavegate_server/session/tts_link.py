@@ -16,6 +16,8 @@ class TtsLink(Link):
         super().__init__(base.transport, base.url, base.index, base.span, base.opened_at, base.handshake_s)
         self.protocol = protocol
         self.last_sent_at = base.opened_at
+        self.opened_ahead = False
+        """Whether it was a standby connection."""
         self.broken = False
         """A send found it closed; its receiver will say why."""
         self.close_code: int | None = None
@@ -26,6 +28,11 @@ class TtsLink(Link):
     @property
     def upstream(self) -> Upstream:
         return Upstream(self.protocol.upstream_session_id, "", self.endpoint, self.index)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it broke, rather than having been closed in good order or let go."""
+        return self.drop_reason is None and self.close_code not in (None, 1000, 1005)
 
     def reason(self, error: WavegateError | None) -> ConnectionReason:
         """Why it has gone, or is let go, with `error`."""

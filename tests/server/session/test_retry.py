@@ -72,6 +72,17 @@ def test_a_good_connection_refills_the_budget() -> None:
     assert retry.failures == 0
 
 
+def test_a_standby_that_was_dead_is_not_counted_once() -> None:
+    retry = budget()
+    retry.standby_lost()
+    assert (retry.next_delay_s(LOST), retry.failures) == (0.0, 0)
+    retry.standby_lost()
+    assert [retry.next_delay_s(LOST) for _ in range(4)] == [0.0, 0.1, 0.3, None]
+    retry.delivered()
+    retry.standby_lost()
+    assert (retry.next_delay_s(LOST), retry.failures) == (0.0, 0)
+
+
 def test_what_was_delivered_in_full_refills_the_budget() -> None:
     retry = budget()
     for _ in range(4):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from wavegate_server import errors
 from wavegate_server.session.admission import LocalLimiter
-from wavegate_server.session.standby import CALLER, KEEP_FOR_S, MAX_AGE_S, Standby
+from wavegate_server.session.standby import CALLER, KEEP_FOR_S, MAX_AGE_S, REOPEN_S, Standby
 from wavegate_server.session.transport import Transport
 
 from tests.support.transport import FakeTransport
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import settle, virtual_time
 
 
 class Opener:
@@ -75,6 +76,75 @@ async def test_one_that_died_is_not_handed_out() -> None:
     await asyncio.sleep(1)
     assert standby.take("k") is not None
     await standby.aclose()
+
+
+@pytest.mark.parametrize("end", ["closed", "cut", "spoken to"])
+@virtual_time
+async def test_the_end_of_one_is_noticed_at_once_and_another_follows(end: str) -> None:
+    sockets = LocalLimiter(0)
+    standby, opener = Standby(sockets), Opener()
+    standby.want("k", opener)
+    await asyncio.sleep(1)
+    match end:
+        case "closed":
+            opener.opened[0].finish(1001)
+        case "cut":
+            opener.opened[0].drop()
+        case _:
+            opener.opened[0].say("nobody asked")
+    await settle()
+    assert (standby.take("k"), sockets.used) == (None, 0)
+    assert not opener.opened[0].is_open
+    await asyncio.sleep(REOPEN_S + 0.2)
+    taken = standby.take("k")
+    assert taken is not None
+    assert taken[0] is opener.opened[1]
+    await standby.aclose()
+
+
+@virtual_time
+async def test_one_whose_twin_was_lost_is_dropped_unseen() -> None:
+    sockets = LocalLimiter(0)
+    standby, opener = Standby(sockets), Opener()
+    standby.doubt("k")
+    standby.want("k", opener)
+    await asyncio.sleep(1)
+    standby.doubt("other")
+    assert opener.opened[0].is_open
+    standby.doubt("k")
+    assert not opener.opened[0].is_open
+    assert (standby.take("k"), sockets.used) == (None, 0)
+    await asyncio.sleep(REOPEN_S + 0.2)
+    assert standby.take("k") is not None
+    await standby.aclose()
+
+
+@virtual_time
+async def test_an_upstream_that_accepts_and_hangs_up_is_not_dialled_in_circles() -> None:
+    standby, opener = Standby(LocalLimiter(0)), Opener()
+
+    async def open_and_lose() -> Transport:
+        transport = await opener()
+        opener.opened[-1].finish(1013)
+        return transport
+
+    standby.want("k", open_and_lose)
+    await asyncio.sleep(30)
+    assert len(opener.opened) <= 30 / REOPEN_S + 1
+    await standby.aclose()
+
+
+@virtual_time
+async def test_what_was_taken_is_its_takers_to_read() -> None:
+    standby, opener = Standby(LocalLimiter(0)), Opener()
+    standby.want("k", opener)
+    await asyncio.sleep(1)
+    taken = standby.take("k")
+    assert taken is not None
+    opener.opened[0].say("an answer")
+    assert await taken[0].recv() == "an answer"
+    await standby.aclose()
+    assert opener.opened[0].is_open
 
 
 @virtual_time

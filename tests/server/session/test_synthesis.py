@@ -2578,6 +2578,95 @@ async def test_a_connection_that_stood_ready_is_kept_alive_from_its_opening_on(w
         await account.aclose()
 
 
+class HalfDead:
+    """A dialer's peers that all fall silent when `cut` is called: no connection that is open then says another word, nor
+    that it has gone. Connections opened later are well."""
+
+    def __init__(self) -> None:
+        self.voices: list[HalfDead.Mortal] = []
+        self.drops = 0
+        """How many of the messages to come reset their connection."""
+
+    def __call__(self, upstream: FakeTransport) -> HalfDead.Mortal:
+        self.voices.append(HalfDead.Mortal(upstream, chunk_interval_s=0.1))
+        self.voices[-1].peers = self
+        return self.voices[-1]
+
+    def cut(self) -> None:
+        for voice in self.voices:
+            voice.is_dead = True
+
+    class Mortal(Voice):
+        peers: HalfDead
+        is_dead = False
+
+        def received(self, message: Any) -> None:
+            if self.is_dead:
+                return
+            if self.peers.drops:
+                self.peers.drops -= 1
+                self.upstream.drop()
+            else:
+                super().received(message)
+
+        async def _speak(self, name: str, text: str) -> None:
+            speaking = asyncio.create_task(super()._speak(name, text))
+            while not self.is_dead and not speaking.done():
+                await asyncio.sleep(0.01)
+            speaking.cancel()
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@virtual_time
+async def test_a_standby_is_not_trusted_when_its_twin_has_died(is_told: bool) -> None:
+    """All connections end at once. Where the end of the one in use is told, also three times, the next dial follows at
+    once; where it is not, one stall later."""
+    account, peers = Account(standby=True), HalfDead()
+    dialer = FakeDialer(peers)
+    habits = Habits(sends_complete=True)
+    async with Caller(dialer, tts_mode=Mode.FLUSH, account=account, habits=habits) as caller:
+        await asyncio.sleep(1.0)
+        assert len(dialer.transports) == 2, "a standby is there"
+        text = "Once upon a time there was a stream of words, and all could hear it, from start to end."
+        caller.say(text, "u1", end=True)
+        begun_at, heard = now(), 0
+        for _ in range(3 if is_told else 1):
+            await caller.until(AudioProduced, heard + 2)
+            heard = len(caller.of(AudioProduced))
+            used = caller.session.upstream().connection_index
+            link = caller.session._link
+            assert link is not None
+            peers.cut()
+            if is_told:
+                link.transport.drop()
+            await caller.until(ConnectionChanged, 1, lambda c: c.upstream.connection_index > used)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == text
+        again = [e for e in caller.of(ConnectionChanged) if e.state is ConnectionState.RECONNECTING]
+        assert [e.attempt for e in again] == ([1, 2, 3] if is_told else [1])
+        assert now() - begun_at < 3.0 + (0 if is_told else OWED_S)
+    await account.aclose()
+
+
+@virtual_time
+async def test_a_standby_that_was_dead_when_it_was_taken_costs_no_try() -> None:
+    account, peers = Account(standby=True), HalfDead()
+    dialer = FakeDialer(peers)
+    async with Caller(dialer, tts_mode=Mode.FLUSH, account=account) as caller:
+        await asyncio.sleep(1.0)
+        caller.say("This is interrupted.", "u1", end=True)
+        await caller.until(AudioProduced)
+        peers.cut()
+        caller.cancel("u1")
+        peers.drops = 3
+        caller.say("This is not.", "u2", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text("u2") == "This is not."
+        again = [e for e in caller.of(ConnectionChanged) if e.state is ConnectionState.RECONNECTING]
+        assert [e.next_retry_delay_s for e in again] == [0.0, 0.0, 0.1, 0.3]
+    await account.aclose()
+
+
 @virtual_time
 async def test_text_keeps_a_connection_alive_by_itself() -> None:
     async with Caller() as caller:
