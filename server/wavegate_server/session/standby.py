@@ -4,9 +4,9 @@ One is kept for each kind of connection that was asked for lately. It is never o
 allows: nothing is said over it until it is taken. Opening one is a courtesy, so a failure is only noted; it counts
 in the account's connections like any other, and is the first to be given up when somebody waits for one.
 
-What ends one connection often ends all: an upstream that restarts, a network that fails. So a kept connection is listened
-to, which notices its end at once and its silent death by the transport's pings; and when one of its kind is lost in
-use, it is dropped unseen (`doubt`): a handshake costs less than text that is sent into nothing.
+What ends one connection often ends all: an upstream that restarts, a network that fails. So a kept connection is
+listened to, which notices its end at once and its silent death by the transport's pings; and when one of its kind is
+lost in use, it is dropped unseen (`doubt`): a handshake costs less than text that is sent into nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ being taken."""
 KEEP_FOR_S = 300.0
 """A kind that was not taken for this long is opened ahead no more."""
 REOPEN_S = 1.0
-"""After one was lost, the next is opened no sooner: a session that lost its connection dials first, and an upstream that
-accepts and hangs up is not dialled in circles."""
+"""After one was lost, the next is opened no sooner: a session that lost its connection dials first, and an upstream
+that accepts and hangs up is not dialled in circles."""
 CALLER = "standby"
 """In whose name the account's limiter is asked: a caller that never waits."""
 

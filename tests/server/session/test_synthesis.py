@@ -2579,8 +2579,8 @@ async def test_a_connection_that_stood_ready_is_kept_alive_from_its_opening_on(w
 
 
 class HalfDead:
-    """A dialer's peers that all fall silent when `cut` is called: no connection that is open then says another word, nor
-    that it has gone. Connections opened later are well."""
+    """A dialer's peers that all fall silent when `cut` is called: no connection that is open then says another word,
+    nor that it has gone. Connections opened later are well."""
 
     def __init__(self) -> None:
         self.voices: list[HalfDead.Mortal] = []
@@ -2595,6 +2595,8 @@ class HalfDead:
     def cut(self) -> None:
         for voice in self.voices:
             voice.is_dead = True
+            for speaking in voice._speakers.values():
+                speaking.cancel()
 
     class Mortal(Voice):
         peers: HalfDead
@@ -2608,12 +2610,6 @@ class HalfDead:
                 self.upstream.drop()
             else:
                 super().received(message)
-
-        async def _speak(self, name: str, text: str) -> None:
-            speaking = asyncio.create_task(super()._speak(name, text))
-            while not self.is_dead and not speaking.done():
-                await asyncio.sleep(0.01)
-            speaking.cancel()
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -2639,7 +2635,7 @@ async def test_a_standby_is_not_trusted_when_its_twin_has_died(is_told: bool) ->
             peers.cut()
             if is_told:
                 link.transport.drop()
-            await caller.until(ConnectionChanged, 1, lambda c: c.upstream.connection_index > used)
+            await caller.until(ConnectionChanged, 1, lambda c, used=used: c.upstream.connection_index > used)  # type: ignore[misc]
         await caller.until(UtteranceCompleted)
         assert caller.text() == text
         again = [e for e in caller.of(ConnectionChanged) if e.state is ConnectionState.RECONNECTING]
