@@ -198,6 +198,7 @@ class Caller:
             entry = await log.next()
             if entry is None:
                 return
+            self.session.handing_over(entry.event)
             self.heard.append(entry.event)
             self.heard_at.append(asyncio.get_running_loop().time())
             self.session.delivered(entry.event)

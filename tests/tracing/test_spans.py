@@ -152,6 +152,32 @@ async def test_one_trace_from_the_caller_to_the_last_chunk(collector: Collector)
     assert segment.attributes["speech.trace.dropped"] == 0
 
 
+async def test_the_figures_of_an_utterance_are_those_of_its_span(collector: Collector) -> None:
+    """To the nanosecond, and finer than the milliseconds of the event loop's own clock."""
+    async with serving(collector) as served:
+        call = served.speaks.SynthesizeStream()
+        said = [text(f"Utterance number {n}.", f"u{n}", end=True) for n in range(12)]
+        got = await heard(call, start(), *said, END)
+        await served.call_ended(SPEAK)
+    spans = {s.attributes["speech.utterance.id"]: s for s in named(collector.spans, "text_to_speech")}
+    figures = []
+    for completed in of("utterance_completed", got):
+        span, metrics = spans[completed.utterance_id], completed.metrics
+        first_ns = metrics.time_to_first_audio.ToNanoseconds()
+        upstream_ns = metrics.upstream_time_to_first_audio.ToNanoseconds()
+        total_ns = metrics.total_duration.ToNanoseconds()
+        assert 0 < upstream_ns <= first_ns <= total_ns
+        assert span.attributes["speech.first_audio_ms"] == first_ns / 1e6
+        assert span.attributes["speech.upstream.first_audio_ms"] == upstream_ns / 1e6
+        assert span.attributes["speech.upstream.max_gap_ms"] == metrics.max_chunk_gap.ToNanoseconds() / 1e6
+        assert span.end_ns - span.start_ns == total_ns
+        figures += [upstream_ns, first_ns, total_ns]
+    assert sum(figure % 1_000_000 != 0 for figure in figures) > len(figures) / 2
+    (connected,) = of("connection", got)
+    (opening,) = named(collector.spans, "upstream.connect")
+    assert 0 < connected.handshake_duration.ToNanoseconds() <= opening.end_ns - opening.start_ns
+
+
 async def test_a_live_session_is_found_within_a_second(collector: Collector) -> None:
     async with serving(collector) as served:
         call = served.listens.TranscribeStream()

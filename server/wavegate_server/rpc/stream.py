@@ -289,6 +289,7 @@ class _Stream:
             try:
                 while (waiting := await log.next(self._reader)) is not None:
                     entry, self._sequence = waiting, log.position
+                    session.handing_over(entry.event)
                     message, handed_ns = response(entry, self._sequence), time.time_ns()
                     # Before the write: who hears them and ends its input may be read before that returns.
                     self._said_all = isinstance(entry.event, SessionEnded)

@@ -21,7 +21,7 @@ from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.log import Entry
 from wavegate_server.session.synthesis import SynthesisSession, max_buffer_delay_s
 from wavegate_server.session.tracing import SynthesisTrace
-from wavegate_server.session.whole_text import synthesize
+from wavegate_server.session.whole_text import delivered, synthesize
 from wavegate_server.telemetry import logs, names
 from wavegate_server.waves import tts
 from wavegate_server.waves.settings import SYNTHESIS
@@ -91,6 +91,7 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
                     trace.said(event)
                     response, handed_ns = convert.whole_text_response(event), time.time_ns()
                     await context.write(response)
+                    delivered(event)
                     trace.handed_over(entry, sequence, handed_ns, time.time_ns())
         except errors.WavegateError as exc:
             trace.failed(exc)

@@ -10,6 +10,7 @@ from copy import copy
 from wavegate_server import errors
 from wavegate_server.errors import WavegateError
 from wavegate_server.session.admission import Limiter, LocalLimiter, Ticket
+from wavegate_server.session.clock import session_clock
 from wavegate_server.session.standby import Standby
 
 RETRY_AFTER_S = 1.0
@@ -147,11 +148,11 @@ class Claim:
 
 async def acquire(claim: Claim, wake: asyncio.Event) -> float:
     """Wait for a place; the seconds waited. Raises `errors.UpstreamCapacity`. Cancelling stops waiting."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    now = session_clock()
+    began = now()
     try:
-        while not claim.ask(loop.time()):
-            if (error := claim.refused(loop.time())) is not None:
+        while not claim.ask(now()):
+            if (error := claim.refused(now())) is not None:
                 raise error
             wake.clear()
             deadline = claim.deadline
@@ -163,4 +164,4 @@ async def acquire(claim: Claim, wake: asyncio.Event) -> float:
     except BaseException:
         claim.give_back()
         raise
-    return loop.time() - began
+    return now() - began

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import WavegateError
+from wavegate_server.session.clock import session_clock, timer_slack_s
 from wavegate_server.session.context import SessionContext, endpoint_of
 from wavegate_server.session.events import (
     AckState,
@@ -40,7 +41,7 @@ from wavegate_server.session.ledger import SettingsLedger
 from wavegate_server.session.log import Entry, EventLog
 from wavegate_server.session.tracing import SessionTrace
 from wavegate_server.session.transport import Timings, Transport
-from wavegate_server.telemetry import Attribute, Span, names
+from wavegate_server.telemetry import Attribute, Span, milliseconds, names
 from wavegate_server.waves.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -68,14 +69,17 @@ class Alarm:
     """One timer that is moved often: it is re-armed only when it must ring earlier, else when it rings."""
 
     def __init__(self, ring: Callable[[float], None]) -> None:
+        """`ring` is called with the time on the session's clock."""
         self._ring = ring
+        self._now = session_clock()
+        self._slack_s = timer_slack_s()
         self._due: float | None = None
         self._armed_for = 0.0
         """When the handle rings. Handles of other loops cannot be asked."""
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, due: float | None) -> None:
-        """Ring at `due` on the loop's clock; None for not at all."""
+        """Ring at `due` on the session's clock; None for not at all."""
         self._due = due
         if due is None:
             return
@@ -83,7 +87,7 @@ class Alarm:
             if self._handle is not None:
                 self._handle.cancel()
             self._armed_for = due
-            self._handle = asyncio.get_running_loop().call_at(due, self._rang)
+            self._handle = asyncio.get_running_loop().call_at(due + self._slack_s, self._rang)
 
     def look_by(self, due: float) -> None:
         """Ring at `due` at the latest."""
@@ -98,7 +102,7 @@ class Alarm:
 
     def _rang(self) -> None:
         self._handle = None
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if self._due is None:
             return
         if now < self._due:
@@ -113,12 +117,12 @@ def _parts(timings: Timings | None) -> dict[str, Attribute]:
     if timings is None:
         return {}
     parts: dict[str, Attribute] = {
-        names.UPSTREAM_DNS_MS: timings.dns_s * 1e3,
-        names.UPSTREAM_TCP_MS: timings.tcp_s * 1e3,
-        names.UPSTREAM_UPGRADE_MS: timings.upgrade_s * 1e3,
+        names.UPSTREAM_DNS_MS: milliseconds(timings.dns_s),
+        names.UPSTREAM_TCP_MS: milliseconds(timings.tcp_s),
+        names.UPSTREAM_UPGRADE_MS: milliseconds(timings.upgrade_s),
     }
     if timings.tls_s is not None:
-        parts[names.UPSTREAM_TLS_MS] = timings.tls_s * 1e3
+        parts[names.UPSTREAM_TLS_MS] = milliseconds(timings.tls_s)
     return parts
 
 
@@ -196,8 +200,10 @@ class Session(ABC):
         self._failure: WavegateError | None = None
         self._wake = asyncio.Event()
         # Bound once: on Python 3.11 each `get_running_loop` is a system call (getpid).
-        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._now = session_clock()
         self._heard_at = self._now()
+        self._arrived_at = self._heard_at
+        """When the message that is being processed was read, on the session's clock; traces have the same moment."""
         self._alarm = Alarm(self._on_alarm)
         self._listeners: dict[str, list[Listener]] = {}
         self._watchers: list[Listener] = []
@@ -314,10 +320,13 @@ class Session(ABC):
         if self.ended is not None or (self._ending is not None and not isinstance(command, EndSession)):
             return
         now = self._now()
-        self._heard_at = now
+        self._heard_at = self._arrived_at = now
         self.last_activity_at = time.time()
         self.input_sequence = input_sequence
-        self.log.at_ns = received_ns if received_ns is not None else time.time_ns()
+        now_ns = time.time_ns()
+        if received_ns is not None:
+            self._arrived_at -= max(0, now_ns - received_ns) * 1e-9
+        self.log.at_ns = received_ns if received_ns is not None else now_ns
         match command:
             case EndSession():
                 self.end(command)
@@ -422,13 +431,17 @@ class Session(ABC):
     def upstream(self) -> Upstream:
         """The upstream's identifiers as known now."""
 
+    def handing_over(self, event: Any) -> None:
+        """`event` is about to be handed to the caller's transport."""
+        return
+
     def handed_over(self, entry: Entry, sequence: int, handed_ns: int, end_ns: int) -> None:
         """The caller's transport has event number `sequence`, which it was handed at `handed_ns` and had taken at
         `end_ns` (nanoseconds since the Unix epoch)."""
+        self.delivered(entry.event)
         if sequence > self._handed_over:  # else it had that before, and lost it
             self._handed_over = sequence
             self.trace.handed_over(entry, sequence, handed_ns, end_ns)
-        self.delivered(entry.event)
 
     def delivered(self, event: Any) -> None:
         """`event` was handed to the caller's connection."""

@@ -246,7 +246,7 @@ class SynthesisSession(Session):
             self.ledger.latest,
             self.ledger.latest_revision,
             self.input_sequence,
-            Metrics(first_text_at=now),
+            Metrics(first_text_at=self._arrived_at),
             make_encoder(self.audio_format),
             self.audio_format.sample_rate_hz,
         )
@@ -323,7 +323,6 @@ class SynthesisSession(Session):
             self._emit(cancelled)
         else:
             # It had ended; its caller had not heard so. What has begun since stays behind its end.
-            utterance.metrics.ended_at = now
             self.log.replace(
                 lambda event: isinstance(event, _ENDS) and event.utterance is utterance, cancelled
             )
@@ -530,7 +529,6 @@ class SynthesisSession(Session):
 
     def _leave(self, utterance: Utterance, now: float) -> None:
         """An utterance has ended, whatever became of it."""
-        utterance.metrics.ended_at = now
         if utterance.trace is not None:
             utterance.trace.left()
         if utterance is self._line.head:
@@ -1073,6 +1071,12 @@ class SynthesisSession(Session):
             self._room.clear()
         else:
             self._room.set()
+
+    def handing_over(self, event: Any) -> None:
+        if isinstance(event, UtteranceCompleted | UtteranceCancelled | UtteranceFailed):
+            metrics = event.utterance.metrics
+            if metrics.ended_at is None:  # else it was handed over before, and lost
+                metrics.ended_at = self._now()
 
     def delivered(self, event: Any) -> None:
         if isinstance(event, AudioProduced):

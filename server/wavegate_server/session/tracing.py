@@ -32,7 +32,7 @@ from wavegate_server.session.synthesis_events import (
     UtteranceFailed,
 )
 from wavegate_server.session.utterance import Utterance
-from wavegate_server.telemetry import Attribute, Lane, Span, instruments, names
+from wavegate_server.telemetry import Attribute, Lane, Span, instruments, milliseconds, names
 
 _TURN_ENDS = frozenset(
     {heard.FinalTrigger.ENDPOINT, heard.FinalTrigger.CLIENT_FINALIZE, heard.FinalTrigger.END}
@@ -149,7 +149,7 @@ class SessionTrace:
                 self._end_reconnect(event.cause)
                 self._begin_reconnect(event, time.time_ns())
                 if event.next_retry_delay_s is not None and self._reconnect is not None:
-                    self._reconnect.set({names.RETRY_DELAY_MS: event.next_retry_delay_s * 1e3})
+                    self._reconnect.set({names.RETRY_DELAY_MS: milliseconds(event.next_retry_delay_s)})
             case ConnectionState.CONNECTED:
                 if event.handshake_s is not None:
                     self._telemetry.record(
@@ -166,8 +166,8 @@ class SessionTrace:
                     {
                         names.UPSTREAM_ATTEMPT: event.attempt,
                         names.UPSTREAM_INDEX: event.upstream.connection_index,
-                        names.REPLAYED_AUDIO_MS: (event.replayed_audio_s or 0.0) * 1e3,
-                        names.LOST_AUDIO_MS: (event.lost_audio_s or 0.0) * 1e3,
+                        names.REPLAYED_AUDIO_MS: milliseconds(event.replayed_audio_s or 0.0),
+                        names.LOST_AUDIO_MS: milliseconds(event.lost_audio_s or 0.0),
                         names.REPLAYED_CHARACTERS: event.replayed_character_count,
                     }
                 )
@@ -276,12 +276,13 @@ class UtteranceTrace:
             event.samples / rate_hz,
         )
 
-    def end(self) -> None:
+    def end(self, after_s: float | None) -> None:
+        """The utterance has ended, `after_s` seconds after its first text; None: now."""
         self._text.close()
         self._out.close()
         if self.interrupt is not None:
             self.interrupt.end()
-        self.span.end()
+        self.span.end(None if after_s is None else self.start_ns + round(after_s * 1e9))
 
 
 class SynthesisTrace(SessionTrace):
@@ -320,9 +321,9 @@ class SynthesisTrace(SessionTrace):
                 if trace is None:
                     return
                 trace.audio(entry, sequence, self._rate_hz, handed_ns, end_ns)
-                if event.chunk_index == 0:
-                    first_s = (end_ns - trace.start_ns) * 1e-9
-                    trace.span.set({names.FIRST_AUDIO_MS: first_s * 1e3})
+                first_s = event.utterance.metrics.time_to_first_audio_s
+                if event.chunk_index == 0 and first_s is not None:
+                    trace.span.set({names.FIRST_AUDIO_MS: milliseconds(first_s)})
                     self._telemetry.record(instruments.FIRST_AUDIO, first_s, span=trace.span)
             case UtteranceCompleted():
                 source = event.source.name if event.source is not None else ""
@@ -354,7 +355,7 @@ class SynthesisTrace(SessionTrace):
             trace.interrupt.set(
                 {
                     names.CANCEL_METHOD: event.method.value,
-                    names.CANCEL_DISCARDED_MS: event.discarded_audio_s * 1e3,
+                    names.CANCEL_DISCARDED_MS: milliseconds(event.discarded_audio_s),
                 }
             )
             trace.interrupt.end(end_ns)
@@ -371,22 +372,22 @@ class SynthesisTrace(SessionTrace):
             names.UTTERANCE_OUTCOME: outcome,
             names.UTTERANCE_CHARACTERS: metrics.input_character_count,
             names.CHUNKS: metrics.chunk_count,
-            names.AUDIO_MS: audio_s * 1e3,
+            names.AUDIO_MS: milliseconds(audio_s),
             names.AUDIO_BYTES: metrics.audio_bytes,
             names.RECONNECTS: metrics.reconnect_count,
-            names.ADMISSION_WAIT_MS: metrics.admission_wait_s * 1e3,
-            names.MAX_GAP_MS: metrics.max_gap_s * 1e3,
+            names.ADMISSION_WAIT_MS: milliseconds(metrics.admission_wait_s),
+            names.MAX_GAP_MS: milliseconds(metrics.max_gap_s),
             **more,
         }
         span = trace.span if trace is not None else None
-        sent_at, first_at = metrics.first_sent_at, metrics.first_received_at
-        if sent_at is not None and first_at is not None:
-            attributes[names.GEN_AI_TIME_TO_FIRST_CHUNK] = first_at - sent_at
-            attributes[names.UPSTREAM_FIRST_AUDIO_MS] = (first_at - sent_at) * 1e3
-            record(instruments.UPSTREAM_FIRST_AUDIO, first_at - sent_at, span=span)
-            if audio_s and metrics.last_received_at is not None:
-                attributes[names.REAL_TIME_FACTOR] = (metrics.last_received_at - first_at) / audio_s
-        if sent_at is not None:
+        first_s, first_at = metrics.upstream_time_to_first_audio_s, metrics.first_received_at
+        if first_s is not None:
+            attributes[names.GEN_AI_TIME_TO_FIRST_CHUNK] = round(first_s, 9)
+            attributes[names.UPSTREAM_FIRST_AUDIO_MS] = milliseconds(first_s)
+            record(instruments.UPSTREAM_FIRST_AUDIO, first_s, span=span)
+        if audio_s and first_at is not None and metrics.last_received_at is not None:
+            attributes[names.REAL_TIME_FACTOR] = round((metrics.last_received_at - first_at) / audio_s, 6)
+        if metrics.first_sent_at is not None:
             record(instruments.ADMISSION_WAIT, metrics.admission_wait_s, span=span)
         if utterance.upstreams:
             attributes[names.GEN_AI_RESPONSE_ID] = utterance.upstreams[-1].request_id
@@ -396,7 +397,7 @@ class SynthesisTrace(SessionTrace):
         record(instruments.AUDIO_SECONDS, audio_s, "tts")
         if trace is not None:
             trace.span.set(attributes)
-            trace.end()
+            trace.end(metrics.total_s)
             self._live.discard(trace)
 
 
@@ -515,10 +516,10 @@ class TranscriptionTrace(SessionTrace):
             return
         attributes: dict[str, Attribute] = {names.FINAL_TRIGGER: event.final_trigger.value}
         if event.finalize_latency_s is not None:
-            attributes[names.FINALIZE_LATENCY_MS] = event.finalize_latency_s * 1e3
+            attributes[names.FINALIZE_LATENCY_MS] = milliseconds(event.finalize_latency_s)
             self._telemetry.record(instruments.FINALIZE_LATENCY, event.finalize_latency_s, span=turn.span)
         if event.audio_latency_s is not None:
-            attributes[names.TIME_TO_FINAL_MS] = event.audio_latency_s * 1e3
+            attributes[names.TIME_TO_FINAL_MS] = milliseconds(event.audio_latency_s)
             self._telemetry.record(instruments.TIME_TO_FINAL, event.audio_latency_s, span=turn.span)
         if event.upstream.request_id or event.upstream.session_id:
             attributes[names.GEN_AI_RESPONSE_ID] = event.upstream.request_id or event.upstream.session_id
@@ -567,7 +568,7 @@ class TranscriptionTrace(SessionTrace):
         sums: dict[str, Attribute] = {
             names.CHUNKS: turn.chunks,
             names.AUDIO_BYTES: turn.bytes_in,
-            names.AUDIO_MS: turn.seconds * 1e3,
+            names.AUDIO_MS: milliseconds(turn.seconds),
         }
         self._telemetry.record(instruments.AUDIO_BYTES, turn.bytes_in, "stt", "in")
         self._telemetry.record(instruments.AUDIO_SECONDS, turn.seconds, "stt")

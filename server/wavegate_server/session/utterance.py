@@ -56,14 +56,19 @@ class TimedWord:
 
 @dataclass(slots=True)
 class Metrics:
-    """What the gateway measured of one utterance. Times are on the loop's clock, durations in seconds."""
+    """What the gateway measured of one utterance. Times are on the session's clock, durations in seconds.
+
+    The contract's figures and those of the spans are made of the same readings, so that they agree.
+    """
 
     first_text_at: float
+    """When the first text was read."""
     first_sent_at: float | None = None
     first_received_at: float | None = None
     first_delivered_at: float | None = None
     last_received_at: float | None = None
     ended_at: float | None = None
+    """When the event that ends it was about to be handed to the caller: no earlier than any of its audio."""
     max_gap_s: float = 0.0
     audio_samples: int = 0
     audio_bytes: int = 0
@@ -71,6 +76,23 @@ class Metrics:
     input_character_count: int = 0
     reconnect_count: int = 0
     admission_wait_s: float = 0.0
+
+    @property
+    def time_to_first_audio_s(self) -> float | None:
+        """Seconds from the first text to the first audio that was handed to the caller; None for none."""
+        return None if self.first_delivered_at is None else self.first_delivered_at - self.first_text_at
+
+    @property
+    def upstream_time_to_first_audio_s(self) -> float | None:
+        """Seconds from the first text sent upstream to the first audio from there; None for none."""
+        if self.first_received_at is None or self.first_sent_at is None:
+            return None
+        return self.first_received_at - self.first_sent_at
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds from the first text to the end of the utterance; None before that."""
+        return None if self.ended_at is None else self.ended_at - self.first_text_at
 
     def received(self, now: float) -> None:
         """Audio came from upstream."""

@@ -11,6 +11,7 @@ from typing import Any
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.session.account import Claim, acquire
+from wavegate_server.session.clock import session_clock
 from wavegate_server.session.context import SessionContext, UpstreamTarget, endpoint_of
 from wavegate_server.session.encode import make_encoder
 from wavegate_server.session.events import SessionLimits, SessionStarted, Upstream, WarningRaised
@@ -45,14 +46,14 @@ async def synthesize(
     Raises errors of `wavegate_server.errors`; what fails before the first audio is tried again. Reading slowly
     slows the upstream. Closing the generator cuts the upstream off.
     """
-    loop = asyncio.get_running_loop()
+    now = session_clock()
     text, removed = speakable(text)
     utterance = Utterance(
         utterance_id,
         settings,
         1,
         1,
-        Metrics(first_text_at=loop.time(), input_character_count=len(text)),
+        Metrics(first_text_at=now(), input_character_count=len(text)),
         make_encoder(audio_format),
         audio_format.sample_rate_hz,
         text=text,
@@ -92,15 +93,13 @@ async def synthesize(
                                 yield unspeakable(removed, utterance_id)
                             continue
                         yield event
-                        if isinstance(event, AudioProduced) and metrics.first_delivered_at is None:
-                            metrics.first_delivered_at = loop.time()
                 return
             except errors.WavegateError as exc:
                 slot.give_back()
                 if metrics.first_received_at is not None:
                     raise
                 if isinstance(exc, errors.UpstreamCapacity):
-                    delay_s = queue_wait.next_delay_s(exc, loop.time())
+                    delay_s = queue_wait.next_delay_s(exc, now())
                     metrics.admission_wait_s += delay_s or 0.0
                 else:
                     delay_s = retry.next_delay_s(exc)
@@ -113,6 +112,12 @@ async def synthesize(
                 slot.move(target.account.requests)
     finally:
         slot.give_back()
+
+
+def delivered(event: Any) -> None:
+    """Note that an event of `synthesize` was handed to the caller."""
+    if isinstance(event, AudioProduced) and event.utterance.metrics.first_delivered_at is None:
+        event.utterance.metrics.first_delivered_at = session_clock()()
 
 
 def _unknown_languages(settings: Settings, utterance_id: str) -> list[WarningRaised]:
@@ -135,13 +140,13 @@ async def _attempt(
     audio_format: AudioFormat,
     text: str,
 ) -> AsyncGenerator[Any, None]:
-    loop = asyncio.get_running_loop()
+    now = session_clock()
     settings, metrics, rate = utterance.settings, utterance.metrics, audio_format.sample_rate_hz
     size = settings.get("max_chunk_bytes")
     body = sse.body(
         settings, text, rate, context.client_session_id or context.session_id, utterance.utterance_id
     )
-    metrics.first_sent_at = loop.time()
+    metrics.first_sent_at = now()
     handed_ns = time.time_ns()
     async with http.stream(target, "POST", sse.SSE_PATH, content=body) as response:
         if utterance.trace is not None:
@@ -153,7 +158,7 @@ async def _attempt(
             async for event in upstream_events:
                 match event:
                     case sse.Audio():
-                        metrics.received(loop.time())
+                        metrics.received(now())
                         pcm = utterance.whole_samples(event.pcm)
                         audio = utterance.encoder.encode(pcm) if pcm else b""
                         for chunk in chunks(utterance, audio, len(pcm) // 2, audio_format, size):
@@ -172,7 +177,7 @@ async def _attempt(
         utterance.upstreams.append(
             Upstream(reader.session_id, reader.request_id, endpoint_of(target.http_url(sse.SSE_PATH)), 0)
         )
-    metrics.ended_at = loop.time()
+    metrics.ended_at = now()
     yield UtteranceCompleted(utterance, Completion.UPSTREAM)
 
 

@@ -26,6 +26,11 @@ Reading = tuple[tuple[str, ...], float]
 """What a gauge shows: the values of its labels, and the number."""
 
 
+def milliseconds(seconds: float) -> float:
+    """Return seconds as the milliseconds of an attribute, to the nanosecond: what a Duration of the contract has."""
+    return round(seconds * 1e3, 6)
+
+
 @dataclass(frozen=True, slots=True)
 class EndedSpan:
     """A span as it was recorded. Ids are hex digits, `parent_id` is empty for the root of a trace; times are

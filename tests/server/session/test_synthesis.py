@@ -323,6 +323,39 @@ async def test_an_utterance_from_its_text_to_its_end(mode: Mode) -> None:
         assert metrics.ended_at is not None
 
 
+@pytest.mark.parametrize("ends_by", ["itself", "cancel"])
+@virtual_time
+async def test_an_utterance_ends_no_earlier_than_its_audio_is_handed_over(ends_by: str) -> None:
+    """Also where a slow caller has its end waiting long before it takes the first chunk."""
+    interval_s = 0.0 if ends_by == "itself" else 0.5
+    async with Caller(voices(chunk_interval_s=interval_s)) as caller:
+        await caller.until(SessionStarted)
+        caller.stop_reading()
+        caller.say("As long as some chunks. " * 5, "u1", end=True)
+        await asyncio.sleep(3)
+        caller.read_on()
+        if ends_by == "cancel":
+            await caller.until(AudioProduced)
+            caller.cancel("u1")
+        ended = await caller.until(UtteranceCompleted if ends_by == "itself" else UtteranceCancelled)
+        metrics = ended.utterance.metrics
+        assert metrics.upstream_time_to_first_audio_s == pytest.approx(0.1)
+        assert metrics.time_to_first_audio_s == pytest.approx(3.0)
+        assert metrics.total_s is not None
+        assert metrics.total_s >= metrics.time_to_first_audio_s
+
+
+@virtual_time
+async def test_an_end_that_is_handed_over_again_has_the_figures_of_the_first_time() -> None:
+    async with Caller() as caller:
+        caller.say("One.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        total_s = completed.utterance.metrics.total_s
+        await asyncio.sleep(5)
+        caller.session.handing_over(completed)
+        assert completed.utterance.metrics.total_s == total_s
+
+
 @BOTH_MODES
 @virtual_time
 async def test_tokens_go_up_as_they_come(mode: Mode) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from wavegate_server import errors
+from wavegate_server.rpc.convert import synthesis as convert
 from wavegate_server.session.context import UpstreamTarget
 from wavegate_server.session.events import (
     ConnectionChanged,
@@ -42,6 +43,7 @@ KEY = "sk_a_secret_key_of_the_account"
 
 def handed(session: Any, entry: Any) -> None:
     """As the stream does when its transport has taken an event."""
+    session.handing_over(entry.event)
     now = time.time_ns()
     session.handed_over(entry, session.log.position, now, now + 1)
 
@@ -125,6 +127,28 @@ def check(recording: Recording) -> list[str]:
 
 
 # -- speaking -------------------------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_an_utterance_has_the_figures_that_its_caller_is_told() -> None:
+    async with Speaker(FakeDialer(lambda upstream: Voice(upstream, chunk_interval_s=0.03))) as caller:
+        await caller.until(SessionStarted)
+        caller.say("Spoken in pieces of thirty milliseconds each.", "u1", end=True)
+        completed = await caller.until(UtteranceCompleted)
+        recording = await caller.over()
+    (span,) = recording.named(names.TEXT_TO_SPEECH)
+    told = convert.metrics(completed.utterance)
+    assert span.attributes[names.FIRST_AUDIO_MS] == told.time_to_first_audio.ToNanoseconds() / 1e6
+    upstream_ns = told.upstream_time_to_first_audio.ToNanoseconds()
+    assert span.attributes[names.UPSTREAM_FIRST_AUDIO_MS] == upstream_ns / 1e6
+    assert span.attributes[names.GEN_AI_TIME_TO_FIRST_CHUNK] == upstream_ns / 1e9
+    assert span.attributes[names.MAX_GAP_MS] == told.max_chunk_gap.ToNanoseconds() / 1e6 == 30.0
+    assert span.attributes[names.AUDIO_MS] == told.audio_duration.ToNanoseconds() / 1e6
+    length_ns = span.raw.end_time_unix_nano - span.raw.start_time_unix_nano
+    assert length_ns == told.total_duration.ToNanoseconds()
+    for chunk in recording.chunks("out"):
+        for name in (names.CHUNK_OFFSET_MS, names.CHUNK_DURATION_MS):
+            assert chunk.attributes[name] == round(chunk.attributes[name], 6)
 
 
 @virtual_time

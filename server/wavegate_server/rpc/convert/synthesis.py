@@ -225,7 +225,10 @@ def utterance_completed(event: speech.UtteranceCompleted) -> pb.UtteranceComplet
 def metrics(utterance: Utterance) -> pb.UtteranceMetrics:
     """What was measured; a time that never came about is left out."""
     measured = utterance.metrics
-    out = pb.UtteranceMetrics(
+    return pb.UtteranceMetrics(
+        time_to_first_audio=duration(measured.time_to_first_audio_s),
+        upstream_time_to_first_audio=duration(measured.upstream_time_to_first_audio_s),
+        total_duration=duration(measured.total_s),
         audio_duration=duration(measured.audio_samples / utterance.sample_rate_hz),
         input_character_count=measured.input_character_count,
         audio_bytes=measured.audio_bytes,
@@ -234,15 +237,6 @@ def metrics(utterance: Utterance) -> pb.UtteranceMetrics:
         admission_wait=duration(measured.admission_wait_s),
         max_chunk_gap=duration(measured.max_gap_s),
     )
-    if measured.first_delivered_at is not None:
-        out.time_to_first_audio.CopyFrom(duration(measured.first_delivered_at - measured.first_text_at))
-    if measured.first_received_at is not None and measured.first_sent_at is not None:
-        out.upstream_time_to_first_audio.CopyFrom(
-            duration(measured.first_received_at - measured.first_sent_at)
-        )
-    if measured.ended_at is not None:
-        out.total_duration.CopyFrom(duration(measured.ended_at - measured.first_text_at))
-    return out
 
 
 # -- whole texts and voices -------------------------------------------------------------------------------------
