@@ -197,7 +197,7 @@ class Connection:
             payloads = [(frame, False)]
             for fault in self._plan.frame_faults():
                 if fault.do == "slow":
-                    await self._sleep(fault.delay_s)
+                    await self.sleep(fault.delay_s)
                 else:
                     first, *rest = payloads
                     payloads = [*damage(first[0], fault), *rest]
@@ -284,7 +284,8 @@ class Connection:
             self._transport.resume_reading()
         self._is_paused = False
 
-    async def _sleep(self, delay_s: float) -> None:
+    async def sleep(self, delay_s: float) -> None:
+        """Wait for `delay_s` seconds. Raises ConnectionGone as soon as the client is known to be gone."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._gone.wait()
@@ -305,7 +306,7 @@ class Connection:
         self._transport.pause_reading()
         self._is_paused = True
         with contextlib.suppress(ConnectionGone):
-            await self._sleep(delay_s)
+            await self.sleep(delay_s)
         self._resume()
 
     def _strike(self, fault: Fault) -> None:

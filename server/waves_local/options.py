@@ -169,6 +169,14 @@ class Options:
         "Whether STT times start at 0 on each socket, or run on from the last socket of the same key and "
         "`external_session_id`.",
     )
+    listening_speed: float = _option(
+        0.0, "Seconds of audio that live STT hears in one second. 0: as fast as the engine hears it."
+    )
+    listens_behind: bool = _option(
+        False,
+        "Whether a slow listener takes audio at once all the same and hears it later: pings are answered at once, "
+        "as behind a proxy that buffers.",
+    )
     stt_delay_s: float = _option(0.0, "Seconds from audio to the transcript that it makes.")
     max_words: int = _option(30, "Words that force a final where `max_words` is not given. 0: never.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from waves_local import codecs, frames, transcript, voice_traits
@@ -77,6 +77,8 @@ class SttSession:
         """Words before this belong to a final that their number forced."""
         self.heard_s = 0.0
         """Seconds of audio received."""
+        self._busy_until_s = 0.0
+        """When the audio so far is heard, at the listening speed; on the loop's clock."""
 
     async def run(self) -> None:
         """Serve the connection until it ends, whoever ends it."""
@@ -86,15 +88,15 @@ class SttSession:
         stream = await self._engine.recognizer.open(self._recognition_request())
         try:
             self._check_model()
-            async for message in self._connection:
-                idle.heard()
-                if isinstance(message, bytes):
-                    self._connection.received(message)
-                    await self._hear(stream, message)
-                elif await self._control(stream, message):
-                    await self._flush(sender)
-                    await self._connection.close(1000)
-                    return
+            async with contextlib.aclosing(self._messages(idle)) as messages:
+                async for message in messages:
+                    if isinstance(message, bytes):
+                        self._connection.received(message)
+                        await self._hear(stream, message)
+                    elif await self._control(stream, message):
+                        await self._flush(sender)
+                        await self._connection.close(1000)
+                        return
         except ConnectionGone:
             pass
         except _SessionError as error:
@@ -115,6 +117,36 @@ class SttSession:
             await stream.close()
 
     # --- in --------------------------------------------------------------------------------------------
+
+    async def _messages(self, idle: IdleClock) -> AsyncGenerator[str | bytes, None]:
+        """The client's messages, in order; read ahead of the listening where the options say so."""
+        if not self._options.listens_behind:
+            async for message in self._connection:
+                idle.heard()
+                yield message
+            return
+        waiting: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+
+        async def read() -> None:
+            async for message in self._connection:
+                idle.heard()
+                waiting.put_nowait(message)
+            waiting.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (waited_for := await waiting.get()) is not None:
+                yield waited_for
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    async def _take_time(self, duration_s: float) -> None:
+        """Take as long as a listener of this speed takes for so much audio."""
+        if speed := self._options.listening_speed:
+            now_s = asyncio.get_running_loop().time()
+            self._busy_until_s = max(now_s, self._busy_until_s) + duration_s / speed
+            await self._connection.sleep(self._busy_until_s - now_s)
 
     def _recognition_request(self) -> RecognitionRequest:
         p = self._parameters
@@ -140,7 +172,9 @@ class SttSession:
         except ValueError as error:
             raise _SessionError(f"Cannot decode the audio: {error}.", 1007) from error
         if pcm:
-            self.heard_s += len(pcm) / 2 / self._parameters.sample_rate_hz
+            duration_s = len(pcm) / 2 / self._parameters.sample_rate_hz
+            await self._take_time(duration_s)
+            self.heard_s += duration_s
             if self._wants_traits:
                 self._voice += pcm
                 del self._voice[: -_TRAITS_S * 2 * self._parameters.sample_rate_hz]

@@ -65,6 +65,33 @@ async def test_partials_come_before_the_final_and_can_be_switched_off() -> None:
     assert all(f["is_final"] for f in await transcribe(audio, Options(partials=False)))
 
 
+async def test_a_slow_listener_reads_no_faster_than_it_hears() -> None:
+    """A ping travels behind the audio, so its pong comes when the audio before it is heard."""
+    audio = speak(["one"], RATE_HZ)
+    loop = asyncio.get_running_loop()
+    async with serve(options=Options(listening_speed=2.0)) as upstream, stt(upstream) as client:
+        begun_s = loop.time()
+        await client.hear(audio)
+        await (await client.ws.ping())
+        took_s = loop.time() - begun_s
+        assert took_s >= (len(audio) - 3200) / 2 / RATE_HZ / 2
+        assert finals(await client.finish()) == ["one"]
+
+
+async def test_a_slow_listener_behind_a_buffer_answers_pings_at_once() -> None:
+    audio = speak(["one"], RATE_HZ, lead_s=2.0)
+    async with (
+        serve(options=Options(listening_speed=2.0, listens_behind=True)) as upstream,
+        stt(upstream) as client,
+    ):
+        told = asyncio.create_task(client.frame())
+        await client.hear(audio)
+        await (await client.ws.ping())
+        assert not told.done(), "it has not come to the word yet"
+        assert (await told)["type"] == "transcription"
+        assert finals(await client.finish()) == ["one"]
+
+
 async def test_silence_makes_a_final() -> None:
     audio = speak(["one"], RATE_HZ, tail_s=0.5) + speak(["two"], RATE_HZ)
     frames = await transcribe(audio, eou_timeout_ms=300, vad_events="true")
