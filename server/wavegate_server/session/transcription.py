@@ -42,7 +42,7 @@ from wavegate_server.session.ledger import Pending, SettingsLedger
 from wavegate_server.session.log import EventLog
 from wavegate_server.session.replay import AudioHistory
 from wavegate_server.session.retry import DELAYS_S, QueueWait, RetryBudget
-from wavegate_server.session.sound import silence
+from wavegate_server.session.sound import silence, sound_s
 from wavegate_server.session.stt_link import SttLink
 from wavegate_server.session.timeline import SessionClock
 from wavegate_server.session.tracing import TranscriptionTrace
@@ -70,6 +70,8 @@ KEEPALIVE_S = 5.0
 PROGRESS_S = 1.0
 PACE_S = 0.005
 """A source that is held back to real time may be ahead of it by less than this."""
+UNHEARD_S = 0.1
+"""This much sound behind the last final may be a word that the upstream did not come to."""
 FORCED_FINAL_S = 1.0
 """How long a connection that is to be replaced has for a last final."""
 TRIAL_S = 0.2
@@ -465,11 +467,19 @@ class TranscriptionSession(Session):
         # What sounded was no speech where connection after connection has nothing to say of it.
         is_sure = self._mute_closes >= self._retry.max_attempts
         self._mute_closes += 1
-        if self._transcripts.open_text or (link.heard_since_final and not is_sure):
+        is_owed = link.heard_since_final or self._is_sound_left()
+        if self._transcripts.open_text or (is_owed and not is_sure):
             error = errors.UpstreamUnavailable("the upstream closed before it sent its last transcript")
             self._on_failed(link, error, 1000)
         else:
             self._transcripts.end(link, now)
+
+    def _is_sound_left(self) -> bool:
+        """True where sound lies behind what finals cover: it may have been sent before the last of them came."""
+        history = self._history
+        frames = (history.frame(i) for i in range(history.first_index, history.next_index))
+        encoding, seconds = self.audio_format.encoding, self._clock.duration_s
+        return sum(sound_s(f.data, encoding, seconds(f.end - f.start)) for f in frames) >= UNHEARD_S
 
     def _on_failed(self, link: SttLink, error: WavegateError, code: int | None = None) -> None:
         """A connection is of no more use: its error ends the session, or another connection follows."""

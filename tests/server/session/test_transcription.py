@@ -619,6 +619,27 @@ async def test_an_upstream_that_closes_without_a_last_transcript_owes_what_was_l
 
 
 @virtual_time
+async def test_a_final_that_comes_late_does_not_cover_what_was_sent_meanwhile() -> None:
+    """The upstream closes in good order, behind a final of the first word: the second one is owed all the same."""
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
+    await heard(caller, upstream, LOUD + SECOND + LOUD)
+    ending = asyncio.create_task(caller.end())
+    await upstream.expect(lambda m: m == {"type": "close_stream"})
+    upstream.say(stt_transcript("one", final=True, words=[("one", 0.0, 1.0)]))
+    upstream.finish(1000)
+    second = await dialer.connection(1)
+    await second.expect(lambda m: m == {"type": "close_stream"})
+    at_s = (
+        len(LOUD) / 2 / RATE_HZ + 1.0 - (len(LOUD + SECOND + LOUD) - len(second.audio_sent())) / 2 / RATE_HZ
+    )
+    second.say(stt_transcript("two", last=True, words=[("two", at_s, at_s + 1.0)]))
+    second.finish(1000)
+    assert (await ending).error is None
+    assert [(t.text, t.is_last) for t in caller.finals] == [("one", False), ("two", True)]
+
+
+@virtual_time
 @pytest.mark.parametrize("code", [1000, 1001, 1005])
 async def test_noise_that_no_connection_finds_words_in_is_no_failure(code: int) -> None:
     """An upstream that has nothing to say of it may close without a last transcript, always."""
