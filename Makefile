@@ -55,7 +55,7 @@ bench: setup ## Measure the gateway against a direct WebSocket client (ARGS="--o
 	@exec $(PY) -m benchmarks $(ARGS)
 
 .PHONY: soak
-soak: setup ## 40 conversations while the upstream keeps failing, each proved whole (ARGS="--seconds 600 --seed 1" …)
+soak: setup ## 40 conversations while upstreams of all kinds keep failing, then random tests with new seeds (ARGS="--seconds 600 --seed 1" …)
 	@exec $(PY) -m benchmarks.soak $(ARGS)
 
 .PHONY: check

@@ -1,10 +1,20 @@
-"""`make soak`: conversations through a real gateway whose upstream keeps failing, each one proved whole.
+"""`make soak`: conversations through real gateways whose upstreams keep failing, each one proved whole.
 
-Half of the streams speak, half listen, through a `wavegate-server` process in front of a local upstream with the
-deterministic engine. Every few seconds something happens to its connections. What comes out is held against what
-went in: each character of each utterance once and in order, each word of each transcript once, in its place.
+Half of the streams speak, half listen, through `wavegate-server` processes in front of local upstreams with the
+deterministic engine. Every few seconds something happens to the upstreams' connections: they are cut, closed, refused,
+half open, silent, deaf, slow in either direction; they pause for seconds and go on; they send garbage. What comes out
+is held against what went in: each character of each utterance once and in order, each word of each transcript once, in
+its place. **A text that is reported completed and was not heard to its end is a mismatch**, as are a session that
+hangs, a failure that no outage explains, and a session that is left in the gateway.
 
-The seed decides what is said and what goes wrong; when it meets what, the machine decides.
+A run goes in shifts. In each there are two *worlds*, one for each way of streaming text (`--tts-protocol`): an upstream
+with a dialect of its own (what it sends `complete` for and when, whether it echoes ids and times words, how fast it
+speaks) behind a fresh gateway. The seed decides dialects, texts and faults; when a fault meets what, the machine does.
+
+One combination is left out: an upstream that never sends `complete` and times no words is not made to fall silent for
+ever in mid-speech, since nothing on the wire tells that from its usual end.
+
+Afterwards the random tests of the gateway's parts (`tests/`, marked `random`) are run with seeds that nobody tried yet.
 """
 
 from __future__ import annotations
@@ -14,14 +24,16 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +48,18 @@ from wavegate.speech.v1 import (
 )
 from waves_local.deterministic import BROKEN, DEFAULT_CHARACTER_S, encode_text
 
-PATIENCE_S = 120.0
-"""A session that takes longer hangs."""
+PATIENCE_S = 300.0
+"""A session that takes longer hangs: four minutes of speech at half speed, with faults."""
+SHIFT_S = 120.0
+"""How long the same worlds are there, in seconds."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 STREAMS = 40
 FAULT_EVERY_S = 10.0
 OUTAGE_S = 3.0
 """How long an outage lasts: longer than a session tries again."""
+SILENCE_S = 30.0
+"""How long a connection stays half open, deaf or silent, in seconds: its gateway has left it long before."""
 AFTERMATH_S = 10.0
 """How long after an outage something may still fail because of it: a stall of before it is noticed then."""
 RATE_HZ = 16000
@@ -53,8 +69,14 @@ WORDS = (
     "a river ran through the valley and nobody knew its name because it had come in the night while all were "
     "asleep it sang of mountains stones wind and of people who had lived there before"
 ).split()
-ONCE = ("drop", "close=1000", "close=1001", "close=1011", "close=1012", "stall", "deaf", "slow=0.3,frames=20")
-"""What may happen to a connection of either kind and be mended by another one."""
+LASTING = ("stall", "deaf", "vanish")
+"""Faults after which a connection says, or hears, nothing more."""
+PAUSES = ("slow=1,frames=1", "slow=2.5,frames=1", "slow=4,frames=1")
+"""The upstream says nothing for a while, and then goes on. Shorter than the time that it has for owed audio (5 s)."""
+SLOWNESS = ("slow=0.3,frames=20", "slow=0.25,frames=60", "slow-read=0.2,frames=60")
+"""Frames at less than half the speed of speech; messages taken slower than a microphone sends them."""
+ONCE = ("drop", "close=1000", "close=1001", "close=1011", "close=1012", *LASTING, *PAUSES, *SLOWNESS)
+"""What may happen to a connection of either kind and be borne, or mended by another one."""
 SPEECH_ONLY = ("bad-json", "bad-utf8", "bad-base64", "unknown-frame")
 LISTENING_ONLY = ("unknown-frame",)
 # `duplicate` and `empty-audio` are frames as good as any other, an `error` is the upstream's own verdict, and a
@@ -68,11 +90,13 @@ class Report:
 
     seed: int
     seconds: float = 0.0
+    worlds: list[str] = field(default_factory=list)
     totals: Counter[str] = field(default_factory=Counter)
     mismatches: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}, {self.seconds:.0f} s"]
+        lines += [f"  {world}" for world in self.worlds]
         lines += [f"  {name:<44} {count:>9}" for name, count in sorted(self.totals.items())]
         lines += [f"MISMATCH: {mismatch}" for mismatch in self.mismatches]
         lines.append(f"{len(self.mismatches)} mismatches")
@@ -146,13 +170,15 @@ def check_words(wanted: list[tuple[str, float]], heard: list[tuple[str, float]],
 
 
 class Misfortune:
-    """What goes wrong upstream."""
+    """What goes wrong with one upstream."""
 
     def __init__(self, upstream: waves_local.Upstream, rng: random.Random, totals: Counter[str]) -> None:
         self._upstream = upstream
         self._rng = rng
         self._totals = totals
         self._outages: list[tuple[float, float]] = []
+        self._lasting: list[tuple[float, int]] = []
+        """When a lasting fault is over, and its number."""
 
     def __repr__(self) -> str:
         return f"<Misfortune {len(self._upstream.faults)} in force>"
@@ -164,8 +190,12 @@ class Misfortune:
     async def strike(self) -> None:
         """Let something go wrong."""
         faults, rng = self._upstream.faults, self._rng
+        now = asyncio.get_running_loop().time()
         for number in [n for n, f in faults.items() if f.do in ("drop", "close", "refuse")]:
             faults.remove(number)
+        for number in [n for until, n in self._lasting if now >= until]:
+            faults.remove(number)  # so that a connection that its gateway left can end
+        self._lasting = [(until, n) for until, n in self._lasting if now < until]
         what = rng.choice([*ONCE, *SPEECH_ONLY, *LISTENING_ONLY, "cut", "refuse", "outage"])
         self._totals[f"fault {what.partition(',')[0]}"] += 1
         match what:
@@ -194,15 +224,23 @@ class Misfortune:
 
     def _hit(self, what: str, share: float, kind: str) -> None:
         """A share of the open connections, each once, now or a few frames later."""
+        options = self._upstream.options
+        is_untold = options.complete_per == "none" and options.word_timings == "never"
+        until = asyncio.get_running_loop().time() + SILENCE_S
         for record in self._upstream.journal:
             if (
                 record.status == 101
                 and record.is_open
                 and kind in ("*", record.kind)
                 and self._rng.random() < share
+                and not (record.kind == "tts" and is_untold and what in LASTING)
             ):
                 after = record.frames_sent + self._rng.choice([0, 0, self._rng.randrange(12)])
-                self._upstream.faults.add(f"{record.kind}:{what},nth={record.number},after-frames={after}")
+                number = self._upstream.faults.add(
+                    f"{record.kind}:{what},nth={record.number},after-frames={after}"
+                )
+                if what in LASTING:
+                    self._lasting.append((until, number))
                 self._totals[f"connections struck, {record.kind}"] += 1
 
 
@@ -212,12 +250,13 @@ class Misfortune:
 class Stream:
     """One of those who speak or listen, session after session."""
 
-    def __init__(self, channel: Any, seed: str, report: Report, misfortune: Misfortune) -> None:
+    def __init__(self, channel: Any, seed: str, report: Report, world: World) -> None:
         self._channel = channel
         self._rng = random.Random(seed)
         self._seed = seed
         self._report = report
-        self._misfortune = misfortune
+        self._world = world
+        self._misfortune = world.misfortune
 
     async def go_on(self, until: float) -> None:
         """Have sessions until that point of the loop's clock."""
@@ -242,13 +281,15 @@ class Stream:
             for r in got
             if r.WhichOneof("event") not in ("audio", "word_timings", "transcript", "progress")
         ]
-        self._report.mismatches.append("\n".join([what, *tale[-16:]]))
+        self._report.mismatches.append("\n".join([what, f"    in {self._world}", *tale[-16:]]))
 
     async def _session(self, got: list[Any]) -> None:
         raise NotImplementedError
 
-    def _text(self) -> str:
-        return " ".join(self._rng.choice(WORDS) for _ in range(self._rng.randrange(2, 24)))
+    def _words(self) -> list[str]:
+        rng = self._rng
+        count = rng.randrange(30, 61) if rng.random() < 0.3 else rng.randrange(2, 24)
+        return [rng.choice(WORDS) for _ in range(count)]
 
     async def _read(self, call: Any, got: list[Any]) -> None:
         """Everything that is said, into `got`; a call that fails has said so in its last event."""
@@ -296,7 +337,9 @@ class Speaker(Stream):
     async def _session(self, got: list[Any]) -> None:
         rng, since = self._rng, asyncio.get_running_loop().time()
         call = synthesis_service_pb2_grpc.SynthesisServiceStub(self._channel).SynthesizeStream()  # type: ignore[no-untyped-call]
-        settings = v1.SynthesisSettings(voice_id="magnus", word_timings=rng.random() < 0.5)
+        # Where an upstream sends no `complete`, the times of words are what tells its end from a silence.
+        wants_words = rng.random() < 0.5 or self._world.options.complete_per == "none"
+        settings = v1.SynthesisSettings(voice_id="magnus", word_timings=wants_words)
         await call.write(v1.SynthesizeStreamRequest(start=v1.StartSynthesis(settings=settings)))
         reader = asyncio.create_task(self._read(call, got))
         texts: dict[str, str] = {}
@@ -324,17 +367,31 @@ class Speaker(Stream):
         await reader
         self._check(got, texts, cancelled, since)
 
+    def _text(self) -> str:
+        """Words with marks between: one sentence or several."""
+        words = self._words()
+        marked = [w + self._rng.choice([*[""] * 7, ",", ".", "?"]) for w in words]
+        return " ".join(marked) + self._rng.choice(["", "."])
+
     async def _say(self, call: Any, utterance_id: str, text: str) -> None:
-        """At once, or in pieces as a language model gives them."""
-        pieces = [text]
-        if self._rng.random() < 0.5:
-            pieces = [w if i == 0 else f" {w}" for i, w in enumerate(text.split(" "))]
+        """At once, or in words or tokens as a language model gives them, which may stop to think."""
+        rng = self._rng
+        match rng.choice(["whole", "whole", "words", "tokens"]):
+            case "whole":
+                pieces, pause_s = [text], 0.0
+            case "words":
+                pieces, pause_s = re.findall(r" ?\S+", text), 0.05
+            case _:
+                pieces, pause_s = re.findall(r" ?\S{1,4}", text), rng.choice([0.02, 0.1])
+        thinks_at = rng.randrange(len(pieces)) if rng.random() < 0.2 else -1
+        flushes_at = rng.randrange(len(pieces)) if rng.random() < 0.1 else -1
         for place, piece in enumerate(pieces):
-            words = v1.TextInput(
-                text=piece, utterance_id=utterance_id, end_utterance=place == len(pieces) - 1
-            )
+            is_last = place == len(pieces) - 1
+            words = v1.TextInput(text=piece, utterance_id=utterance_id, end_utterance=is_last)
             await call.write(v1.SynthesizeStreamRequest(text=words))
-            await asyncio.sleep(self._rng.random() * 0.05 if len(pieces) > 1 else 0)
+            if place == flushes_at and not is_last:
+                await call.write(v1.SynthesizeStreamRequest(flush=v1.Flush(utterance_id=utterance_id)))
+            await asyncio.sleep(rng.uniform(1, 4) if place == thinks_at else rng.random() * pause_s)
 
     def _check(self, got: list[Any], texts: dict[str, str], cancelled: set[str], since: float) -> None:
         totals = self._report.totals
@@ -383,7 +440,7 @@ def _over(got: list[Any]) -> dict[str, tuple[str, Any]]:
 
 
 class Listener(Stream):
-    """Has speech recognized, at the pace of a microphone."""
+    """Has speech recognized, mostly at the pace of a microphone, else as fast as it is taken."""
 
     async def _session(self, got: list[Any]) -> None:
         rng, loop = self._rng, asyncio.get_running_loop()
@@ -398,17 +455,18 @@ class Listener(Stream):
         pieces: list[tuple[str, float]] = []
         asked: list[str] = []
         at_s, begun = 0.0, loop.time()
+        is_paced = rng.random() < 0.8
         try:
             for number in range(rng.randrange(1, 5)):
-                text = self._text()
+                text = " ".join(self._words())
                 pieces.append((text, at_s))
-                pause_s = rng.choice([0.1, 0.5, 1.5])
+                pause_s = rng.choice([0.1, 0.5, 1.5, 1.5, 8.0])
                 pcm = encode_text(text, RATE_HZ) + bytes(2 * round(RATE_HZ * pause_s))
                 for at in range(0, len(pcm), PIECE_BYTES):
                     content = pcm[at : at + PIECE_BYTES]
                     await call.write(v1.TranscribeStreamRequest(audio=v1.AudioInput(content=content)))
                     at_s += len(content) / 2 / RATE_HZ
-                    await asyncio.sleep(max(0.0, begun + at_s - loop.time()))
+                    await asyncio.sleep(max(0.0, begun + at_s - loop.time()) if is_paced else 0)
                 if rng.random() < 0.3:
                     asked.append(f"f{number}")
                     finalize = v1.Finalize(finalize_id=asked[-1])
@@ -455,7 +513,7 @@ class Listener(Stream):
 
 
 @contextlib.asynccontextmanager
-async def _gateway(upstream_url: str, log: list[str]) -> AsyncGenerator[tuple[str, int], None]:
+async def _gateway(upstream_url: str, protocol: str, log: list[str]) -> AsyncGenerator[tuple[str, int], None]:
     """A `wavegate-server` process: its address and its process id. `log` gets its stderr."""
     ours = ("WAVEGATE_", "WAVES_LOCAL_", "OTEL_", "SMALLEST_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
@@ -464,6 +522,7 @@ async def _gateway(upstream_url: str, log: list[str]) -> AsyncGenerator[tuple[st
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "wavegate_server", "--listen", "127.0.0.1:0"),
             *("--port-file", str(port_file), "--upstream", upstream_url, "--log-level", "warning"),
+            *("--tts-protocol", protocol),
             stdout=DEVNULL,
             stderr=PIPE,
             env={**environment, "SMALLEST_API_KEY": "soak"},
@@ -495,53 +554,177 @@ async def _gateway(upstream_url: str, log: list[str]) -> AsyncGenerator[tuple[st
             await reader
 
 
-async def soak(
-    seconds: float, seed: int, *, streams: int = STREAMS, fault_every_s: float = FAULT_EVERY_S
-) -> Report:
-    """Run for so long, then let the sessions that are open end; what happened."""
-    report, log = Report(seed), list[str]()
-    rng, loop = random.Random(seed), asyncio.get_running_loop()
-    # Speech is made somewhat faster than it is played, so that faults meet it in the middle.
-    options = waves_local.Options(word_timings="always", generation_speed=2.0, journal_messages=1)
-    began = time.monotonic()
+@dataclass
+class World:
+    """An upstream with its dialect, and the gateway in front of it."""
+
+    name: str
+    protocol: str
+    options: waves_local.Options
+    misfortune: Misfortune
+    target: str
+    pid: int
+
+    def __str__(self) -> str:
+        return described(self.name, self.protocol, self.options)
+
+
+def dialect(rng: random.Random) -> waves_local.Options:
+    """An upstream of one of the kinds that the sources describe."""
+    options = waves_local.Options(
+        complete_per=rng.choice(["turn", "turn", "release", "request", "none"]),
+        complete_late_s=rng.choice([0.0, 0.0, 0.7, 3.0]),
+        complete_overtaken=rng.choice(["prompt", "merge", "late"]),
+        echo_ids=rng.random() < 0.7,
+        word_timings=rng.choice(["always", "always", "never"]),
+        word_times_restart=rng.random() < 0.7,
+        # Mostly somewhat faster than it is played, so that faults meet it in the middle.
+        generation_speed=rng.choice([0.5, 1.0, 2.0, 2.0, 5.0]),
+        first_audio_delay_s=rng.choice([0.0, 0.1, 0.7, 1.5]),
+        stt_delay_s=rng.choice([0.0, 0.15, 0.6]),
+        partials=rng.random() < 0.8,
+        speech_final=rng.random() < 0.5,
+        empty_finalize=rng.choice(["answered", "silent"]),
+        last_apart=rng.random() < 0.5,
+        max_words=rng.choice([8, 30]),
+        journal_messages=1,
+    )
+    if options.complete_per == "turn" and rng.random() < 0.2:
+        options = replace(options, complete_closes=True)
+    return options
+
+
+def described(name: str, protocol: str, options: waves_local.Options) -> str:
+    """A world in a line, as the switches of `wavegate-server` and `waves-local`."""
+    plain = waves_local.Options()
+    switches = [
+        f"--{'' if value is not False else 'no-'}{f.name.replace('_', '-')}"
+        + (f" {value}" if not isinstance(value, bool) else "")
+        for f in fields(options)
+        if f.name != "journal_messages" and (value := getattr(options, f.name)) != getattr(plain, f.name)
+    ]
+    return f"world {name}: {protocol}; waves-local {' '.join(switches)}"
+
+
+@contextlib.asynccontextmanager
+async def _world(
+    name: str, protocol: str, rng: random.Random, report: Report, log: list[str]
+) -> AsyncGenerator[World, None]:
+    options = dialect(rng)
+    report.worlds.append(described(name, protocol, options))
+    async with (
+        waves_local.serve(options=options) as upstream,
+        _gateway(upstream.url, protocol, log) as (target, pid),
+    ):
+        misfortune = Misfortune(upstream, rng, report.totals)
+        yield World(name, protocol, options, misfortune, target, pid)
+
+
+async def _shift(number: int, seconds: float, streams: int, fault_every_s: float, report: Report) -> None:
+    """Have sessions for so long in two worlds, then let those that are open end."""
+    loop, log = asyncio.get_running_loop(), list[str]()
     async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(waves_local.serve(options=options))
-        target, pid = await stack.enter_async_context(_gateway(upstream.url, log))
+        worlds = [
+            await stack.enter_async_context(
+                _world(
+                    f"{number}.{place}",
+                    protocol,
+                    random.Random(f"{report.seed}/{number}/{protocol}"),
+                    report,
+                    log,
+                )
+            )
+            for place, protocol in enumerate(("continuations", "flush"))
+        ]
         # Some channels, as several clients would have.
         channels = [
             await stack.enter_async_context(
-                grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+                grpc.aio.insecure_channel(world.target, options=[("grpc.use_local_subchannel_pool", 1)])
             )
-            for _ in range(4)
+            for world in worlds
+            for _ in range(2)
         ]
-        misfortune = Misfortune(upstream, rng, report.totals)
         until = loop.time() + seconds
         kinds: list[type[Stream]] = [Speaker, Listener]
         running = [
             asyncio.create_task(
-                kinds[n % 2](channels[n % len(channels)], f"{seed}/{n}", report, misfortune).go_on(until)
+                kinds[n % 2](
+                    channels[n // 2 % 4], f"{report.seed}/{number}/{n}", report, worlds[n // 2 % 4 // 2]
+                ).go_on(until)
             )
             for n in range(streams)
         ]
         try:
             while loop.time() + fault_every_s < until:
                 await asyncio.sleep(fault_every_s)
-                await misfortune.strike()
+                await asyncio.gather(*(world.misfortune.strike() for world in worlds))
             await asyncio.gather(*running)
         finally:
             for task in running:
                 task.cancel()
-        upstream.faults.clear()
-        sessions = session_service_pb2_grpc.SessionServiceStub(channels[0])  # type: ignore[no-untyped-call]
-        left = (await sessions.ListSessions(v1.ListSessionsRequest())).sessions
-        report.mismatches += [f"a session is left: {s.session_id}" for s in left]
-        report.totals["gateway's memory, MiB"] = _resident_mib(pid)
-        report.totals["gateway's descriptors at the end"] = len(os.listdir(f"/proc/{pid}/fd"))
+        for world, channel in zip(worlds, channels[::2], strict=True):
+            sessions = session_service_pb2_grpc.SessionServiceStub(channel)  # type: ignore[no-untyped-call]
+            left = (await sessions.ListSessions(v1.ListSessionsRequest())).sessions
+            report.mismatches += [f"a session is left in {world}: {s.session_id}" for s in left]
+            totals, pid = report.totals, world.pid
+            for name, amount in (
+                ("gateways' memory at most, MiB", _resident_mib(pid)),
+                ("gateways' descriptors at the end, at most", len(os.listdir(f"/proc/{pid}/fd"))),
+            ):
+                totals[name] = max(totals[name], amount)
     report.mismatches += [
         f"the gateway's log: {line}" for line in log if "Traceback" in line or "unexpected" in line
     ]
+
+
+async def soak(
+    seconds: float,
+    seed: int,
+    *,
+    streams: int = STREAMS,
+    fault_every_s: float = FAULT_EVERY_S,
+    shifts: Sequence[int] = (),
+) -> Report:
+    """Run for so long, in shifts; what happened. `shifts`: only those of these numbers, from 1, each at its length."""
+    report = Report(seed)
+    count = max(1, round(seconds / SHIFT_S))
+    began = time.monotonic()
+    for number in shifts or range(1, count + 1):
+        await _shift(number, seconds / count, streams, fault_every_s, report)
     report.seconds = time.monotonic() - began
     return report
+
+
+def random_tests(rounds: int, report: Report) -> None:
+    """Run the random tests of the parts with new seeds; a failure is a mismatch, with the command that replays it."""
+    for _ in range(rounds):
+        seed = secrets.randbelow(2**31)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "random",
+            "--tb=short",
+            f"--hypothesis-seed={seed}",
+        ]
+        done = subprocess.run(
+            [
+                *command,
+                "tests/server",
+                "tests/waves_local",
+                "tests/e2e/test_drops.py",
+                "tests/e2e/test_tts_drops.py",
+            ],
+            env={**os.environ, "WAVEGATE_SEEDS": "random"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        report.totals["rounds of random tests"] += 1
+        if done.returncode:
+            report.mismatches.append(f"random tests, --hypothesis-seed={seed}:\n{done.stdout[-6000:]}")
 
 
 def _resident_mib(pid: int) -> int:
@@ -557,13 +740,33 @@ def main() -> None:
     parser.add_argument(
         "--fault-every", type=float, default=FAULT_EVERY_S, help=f"seconds between faults ({FAULT_EVERY_S:g})"
     )
+    parser.add_argument(
+        "--shift",
+        type=int,
+        action="append",
+        help="only the shift of this number, to replay it; may be given again",
+    )
+    parser.add_argument(
+        "--random-tests", type=int, default=1, metavar="ROUNDS", help="of the random tests afterwards (1)"
+    )
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else secrets.randbelow(2**31)
-    print(f"soak: seed {seed}, {given.streams} streams, {given.seconds:g} s", flush=True)
+    again = f"--seconds {given.seconds:g} --streams {given.streams} --fault-every {given.fault_every:g}"
+    print(
+        f'soak: to replay: make soak ARGS="--seed {seed} {again}" (with --shift N: the worlds N.*)',
+        flush=True,
+    )
     try:
         report = asyncio.run(
-            soak(given.seconds, seed, streams=given.streams, fault_every_s=given.fault_every)
+            soak(
+                given.seconds,
+                seed,
+                streams=given.streams,
+                fault_every_s=given.fault_every,
+                shifts=given.shift or (),
+            )
         )
+        random_tests(given.random_tests, report)
     except KeyboardInterrupt:
         sys.exit(130)
     print(report)
