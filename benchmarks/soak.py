@@ -250,7 +250,9 @@ class Misfortune:
 class Stream:
     """One of those who speak or listen, session after session."""
 
-    def __init__(self, channel: Any, seed: str, report: Report, world: World) -> None:
+    def __init__(self, channel: Any, seed: str, report: Report, world: World, *, is_brief: bool) -> None:
+        """`is_brief`: sessions of a few seconds, so that a run is soon over."""
+        self._is_brief = is_brief
         self._channel = channel
         self._rng = random.Random(seed)
         self._seed = seed
@@ -288,7 +290,8 @@ class Stream:
 
     def _words(self) -> list[str]:
         rng = self._rng
-        count = rng.randrange(30, 61) if rng.random() < 0.3 else rng.randrange(2, 24)
+        is_long = rng.random() < 0.3 and not self._is_brief
+        count = rng.randrange(30, 61) if is_long else rng.randrange(2, 24)
         return [rng.choice(WORDS) for _ in range(count)]
 
     async def _read(self, call: Any, got: list[Any]) -> None:
@@ -345,7 +348,7 @@ class Speaker(Stream):
         texts: dict[str, str] = {}
         cancelled: set[str] = set()
         try:
-            for number in range(rng.randrange(1, 5)):
+            for number in range(rng.randrange(1, 3 if self._is_brief else 5)):
                 utterance_id = f"u{number}"
                 texts[utterance_id] = text = self._text()
                 await self._say(call, utterance_id, text)
@@ -457,10 +460,10 @@ class Listener(Stream):
         at_s, begun = 0.0, loop.time()
         is_paced = rng.random() < 0.8
         try:
-            for number in range(rng.randrange(1, 5)):
+            for number in range(rng.randrange(1, 3 if self._is_brief else 5)):
                 text = " ".join(self._words())
                 pieces.append((text, at_s))
-                pause_s = rng.choice([0.1, 0.5, 1.5, 1.5, 8.0])
+                pause_s = rng.choice([0.1, 0.5, 1.5, 1.5, 1.5 if self._is_brief else 8.0])
                 pcm = encode_text(text, RATE_HZ) + bytes(2 * round(RATE_HZ * pause_s))
                 for at in range(0, len(pcm), PIECE_BYTES):
                     content = pcm[at : at + PIECE_BYTES]
@@ -620,7 +623,9 @@ async def _world(
         yield World(name, protocol, options, misfortune, target, pid)
 
 
-async def _shift(number: int, seconds: float, streams: int, fault_every_s: float, report: Report) -> None:
+async def _shift(
+    number: int, seconds: float, streams: int, fault_every_s: float, report: Report, *, is_brief: bool
+) -> None:
     """Have sessions for so long in two worlds, then let those that are open end."""
     loop, log = asyncio.get_running_loop(), list[str]()
     async with contextlib.AsyncExitStack() as stack:
@@ -649,7 +654,11 @@ async def _shift(number: int, seconds: float, streams: int, fault_every_s: float
         running = [
             asyncio.create_task(
                 kinds[n % 2](
-                    channels[n // 2 % 4], f"{report.seed}/{number}/{n}", report, worlds[n // 2 % 4 // 2]
+                    channels[n // 2 % 4],
+                    f"{report.seed}/{number}/{n}",
+                    report,
+                    worlds[n // 2 % 4 // 2],
+                    is_brief=is_brief,
                 ).go_on(until)
             )
             for n in range(streams)
@@ -684,13 +693,15 @@ async def soak(
     streams: int = STREAMS,
     fault_every_s: float = FAULT_EVERY_S,
     shifts: Sequence[int] = (),
+    is_brief: bool = False,
 ) -> Report:
-    """Run for so long, in shifts; what happened. `shifts`: only those of these numbers, from 1, each at its length."""
+    """Run for so long, in shifts; what happened. `shifts`: only those of these numbers, from 1, each at its length.
+    `is_brief`: sessions of a few seconds."""
     report = Report(seed)
     count = max(1, round(seconds / SHIFT_S))
     began = time.monotonic()
     for number in shifts or range(1, count + 1):
-        await _shift(number, seconds / count, streams, fault_every_s, report)
+        await _shift(number, seconds / count, streams, fault_every_s, report, is_brief=is_brief)
     report.seconds = time.monotonic() - began
     return report
 

@@ -16,10 +16,10 @@ SECONDS = float(os.environ.get("WAVEGATE_SOAK_SECONDS", "20"))
 
 
 @pytest.mark.timeout(SECONDS + 2 * soak.PATIENCE_S)
-@pytest.mark.parametrize("seed", seeds(1))
+@pytest.mark.parametrize("seed", seeds(1, first=2))  # two upstreams that speak fast, so that it is soon over
 async def test_every_conversation_is_whole(seed: int) -> None:
     """Of 40 streams, each character is heard once and in order, and each word where it was said."""
-    report = await soak.soak(SECONDS, seed, fault_every_s=min(10.0, SECONDS / 8))
+    report = await soak.soak(SECONDS, seed, is_brief=SECONDS < 60, fault_every_s=min(10.0, SECONDS / 8))
     assert not report.mismatches, str(report)
     for kind in ("utterances whole", "words heard", "reconnects"):
         assert report.totals[kind] > 0, str(report)

@@ -20,15 +20,15 @@ def are_random() -> bool:
     return os.environ.get(VARIABLE) == "random"
 
 
-def seeds(count: int) -> list[int]:
-    """Return the seeds that a test is parametrized with: `count` of them, unless the environment names some."""
+def seeds(count: int, first: int = 0) -> list[int]:
+    """Return the seeds that a test is parametrized with: `count` from `first` on, or those of the environment."""
     chosen = os.environ.get(VARIABLE, "")
     if chosen == "random":
         # Every worker of xdist has to collect the same tests, so the draw is made once for all of them.
         session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
         return sorted(random.Random(session).sample(range(10**6), count))
     if not chosen:
-        return list(range(count))
+        return list(range(first, first + count))
     found: list[int] = []
     for part in chosen.split(","):
         first, _, last = part.partition("-")
