@@ -632,8 +632,8 @@ class SynthesisSession(Session):
 
     def _choose_again(self, settings: Settings) -> None:
         """Before a connection is opened: move to another account, if the key of this one is gone."""
-        if self._standby is not None or self._ready is not None or self._socket.held:
-            return
+        if self._standby is not None:
+            return  # it is open already, and holds its account's place
         before = self.target.account
         self._choose_target(settings)
         account = self.target.account

@@ -11,8 +11,9 @@ from wavegate_server import errors
 from wavegate_server.session.account import Account
 from wavegate_server.session.admission import Ticket
 from wavegate_server.session.context import UpstreamTarget
+from wavegate_server.session.events import ConnectionChanged, ConnectionState
 from wavegate_server.session.pool import REFUSED_FOR_S, Upstreams
-from wavegate_server.session.synthesis_events import UtteranceCompleted
+from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted
 from wavegate_server.waves.regions import Regions
 from wavegate_server.waves.tts import Mode
 
@@ -224,6 +225,52 @@ def test_a_synthesis_session_moves_when_its_key_is_gone(mode: Mode) -> None:
         await upstreams.aclose()
 
     scenario()
+
+
+@virtual_time
+async def test_a_key_that_is_taken_away_between_two_tries_is_not_tried_again() -> None:
+    keys, dialer = Keys("a"), FakeDialer(Voice)
+    upstreams = pool(keys)
+    async with Caller(dialer, upstreams=upstreams) as caller:
+        caller.say("One.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        dialer.refuse(errors.UpstreamUnavailable("gone"))
+        dialer.last.drop()
+        caller.say("Two.", "u2", end=True)
+        await caller.until(ConnectionChanged, 1, lambda e: e.state is ConnectionState.RECONNECTING)
+        keys.keys = ("b",)
+        await caller.until(UtteranceCompleted, 2)
+        assert [bearer(t) for t in dialer.transports] == ["a", "b"]
+        account = upstreams.choose("tts").account
+        assert account.sockets.used == 1
+        caller.end_session()
+        await caller.ended()
+    assert account.sockets.used == 0
+
+
+@virtual_time
+async def test_a_connection_opened_to_try_settings_counts_where_it_was_opened() -> None:
+    """Also when its key is taken away before it is used."""
+    keys, dialer = Keys("a", "b"), FakeDialer(lambda upstream: Voice(upstream, chunk_interval_s=0.1))
+    upstreams = pool(keys, 2)
+    async with Caller(dialer, upstreams=upstreams) as caller:
+        caller.say("x" * 100, "u1", end=True)
+        await caller.until(AudioProduced)
+        account = caller.session.target.account
+        caller.update("d1", model="lightning-v2")
+        await dialer.connection(1)
+        assert account.sockets.used == 2
+        taken = bearer(dialer.last)
+        keys.keys = tuple({"a", "b"} - {taken})
+        other = upstreams.choose("tts").account
+        assert other is not account
+        caller.say("Two.", "u2", end=True)
+        await caller.until(UtteranceCompleted, 2)
+        assert [bearer(t) for t in dialer.transports] == [taken, taken]
+        assert (account.sockets.used, other.sockets.used) == (1, 0)
+        caller.end_session()
+        await caller.ended()
+    assert (account.sockets.used, other.sockets.used) == (0, 0)
 
 
 @virtual_time
