@@ -68,7 +68,7 @@ class SttLink(Link):
         self.timeline = Timeline(history.start, self._clock.hz, sent_before)
         self.cursor = history.first_index
         self.repeats_before = repeats_before
-        self.replayed_until = max(history.start, forwarded)
+        self.replayed_until = forwarded
         self.opened_at = self.last_audio_at = self.last_frame_at = now
 
     @property

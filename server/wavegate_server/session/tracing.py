@@ -555,7 +555,7 @@ class TranscriptionTrace(SessionTrace):
         """Whether nothing of the turn follows. The answer to a finalize is still to come after an endpoint."""
         if final.final_trigger is heard.FinalTrigger.ENDPOINT:
             return not turn.asked
-        return final.final_trigger in _TURN_ENDS or final.is_last
+        return final.final_trigger in _TURN_ENDS
 
     def _begin(self, start_ns: int) -> _Turn:
         self._generation += 1

@@ -537,6 +537,20 @@ async def test_a_flush_speaks_what_is_buffered_and_keeps_the_utterance_open(mode
 
 
 @virtual_time
+async def test_what_follows_a_flush_goes_up_no_later_than_what_is_before_has_ended() -> None:
+    async with Caller(silent(), habits=Habits(sends_complete=True)) as caller:
+        caller.say("One.", "u1")
+        caller.flush()
+        caller.say(" Two.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        await asyncio.sleep(1.03)
+        upstream.say(tts_chunk(spoken_pcm("One."), sent["request_id"]), tts_complete(sent["request_id"]))
+        ended_at = asyncio.get_running_loop().time()
+        second = await upstream.expect(lambda m: m["request_id"] != sent["request_id"])
+        assert upstream.sent_at[second] <= ended_at
+
+
+@virtual_time
 async def test_an_end_after_a_flush_needs_no_more_from_upstream() -> None:
     async with Caller() as caller:
         caller.say("One.", "u1")
@@ -1812,10 +1826,11 @@ async def test_cancelling_what_waits_leaves_the_pace_of_what_is_heard() -> None:
 @pytest.mark.parametrize(
     ("heard_s", "reported_s", "spoken"),
     [
-        (None, None, "This is spoken to"),  # all that was sent: 20 of 40 characters
-        (0.08, None, "This is"),
-        (0.08, 0.15, "This is"),
-        (None, 0.15, "This is spoken"),
+        (None, None, "This is spoken to"),  # all that was delivered: 20 of 40 characters at the usual pace
+        (0.52, None, "This is"),
+        (0.52, 0.975, "This is"),
+        (None, 0.975, "This is spoken"),
+        (None, 99.0, "This is spoken to"),
         (99.0, None, "This is spoken to"),
         (0.0, None, ""),
     ],
@@ -1825,30 +1840,34 @@ async def test_what_was_spoken_by_what_the_listener_heard(
     heard_s: float | None, reported_s: float | None, spoken: str
 ) -> None:
     text = "This is spoken to the end, nearly, I do."
-    async with Caller(voices(chunk_interval_s=0.1)) as caller:
+    async with Caller(silent()) as caller:
         caller.say(text, "u1", end=True)
-        await caller.until(AudioProduced, 2)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("x" * 130), sent["request_id"]))
+        await caller.until(AudioProduced)
         if reported_s is not None:
             caller.submit(ReportPlayback("u1", reported_s))
         caller.cancel("u1", heard_s)
         cancelled = await caller.until(UtteranceCancelled)
         assert cancelled.spoken_text + cancelled.remaining_text == text
-        if spoken:
-            assert cancelled.estimate_source is EstimateSource.PROPORTIONAL
-        assert text.startswith(cancelled.spoken_text)
+        assert cancelled.spoken_text == spoken
+        source = EstimateSource.PROPORTIONAL if heard_s != 0.0 else EstimateSource.UNSPECIFIED
+        assert cancelled.estimate_source is source
 
 
+@pytest.mark.parametrize("heard_s", [1.2, 99.0, None])
 @virtual_time
-async def test_what_was_spoken_by_the_times_of_the_words() -> None:
+async def test_what_was_spoken_by_the_times_of_the_words(heard_s: float | None) -> None:
+    """Of what was delivered: 1.2 s, whatever more its listener reports."""
     async with Caller(silent(), {"word_timings": True}) as caller:
         caller.say("One two, three four.", "u1", end=True)
         upstream, sent = await first_message(caller.dialer)
         name = sent["request_id"]
         for index, word in enumerate(["One", "two", "three", "four"]):
             upstream.say(tts_word(word, index * 0.5, index * 0.5 + 0.5, name))
-        upstream.say(tts_chunk(spoken_pcm("x" * 200), name))
+        upstream.say(tts_chunk(spoken_pcm("x" * (200 if heard_s == 1.2 else 120)), name))
         await caller.until(AudioProduced)
-        caller.cancel("u1", heard_s=1.2)
+        caller.cancel("u1", heard_s=heard_s)
         cancelled = await caller.until(UtteranceCancelled)
         assert (cancelled.spoken_text, cancelled.remaining_text) == ("One two,", " three four.")
         assert cancelled.estimate_source is EstimateSource.WORD_TIMINGS

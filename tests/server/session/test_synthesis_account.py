@@ -10,7 +10,7 @@ import pytest
 from wavegate_server import errors
 from wavegate_server.session.account import Account
 from wavegate_server.session.context import UpstreamTarget
-from wavegate_server.session.events import SessionStarted
+from wavegate_server.session.events import ConnectionChanged, ConnectionState, SessionStarted
 from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted, UtteranceFailed
 
@@ -87,6 +87,31 @@ async def test_each_utterance_waits_for_its_own_time() -> None:
         waiting.end_session()
         await waiting.ended()
         assert waiting.endings() == ["cancelled u2", "completed u3"]
+
+
+@virtual_time
+async def test_each_utterance_waits_for_a_connection_for_its_own_time() -> None:
+    """One that follows an utterance that waited in vain is not charged with the wait of that one."""
+    street = Street(Account(active_requests=1))
+    taken = [street.account.sockets.ask("other", lambda: None) for _ in range(4)]
+    async with street.caller("s-1", max_queue_wait_s=1.0) as waiting:
+        await waiting.until(SessionStarted)
+        waiting.dialer.last.drop()
+        await waiting.until(ConnectionChanged, matches=lambda e: e.state is ConnectionState.DISCONNECTED)
+        taken.append(street.account.sockets.ask("other", lambda: None))
+        waiting.say("In vain.", "u1", end=True)
+        waiting.say("In time.", "u2", end=True)
+        await waiting.until(UtteranceFailed)
+        await asyncio.sleep(0.5)
+        assert waiting.endings() == ["failed u1"]
+        taken.pop().release()
+        await waiting.until(UtteranceCompleted)
+        assert waiting.endings() == ["failed u1", "completed u2"]
+        waiting.end_session()
+        await waiting.ended()
+    for ticket in taken:
+        ticket.release()
+    assert (street.account.sockets.used, street.account.sockets.waiting) == (0, 0)
 
 
 @virtual_time
