@@ -11,16 +11,17 @@ WORKDIR /src
 # What it runs on, exactly as locked. A layer of its own: it changes with the lock only.
 COPY requirements-runtime.lock ./
 RUN python -m venv --without-pip /opt/wavegate \
- && pip --python /opt/wavegate install --require-hashes --requirement requirements-runtime.lock
+ && pip --python /opt/wavegate install --no-deps --require-hashes --requirement requirements-runtime.lock
 
 # The build backend comes from the developers' lock; what else is in there stays behind in this stage.
 COPY requirements.lock ./
-RUN pip install --require-hashes --requirement requirements.lock
+RUN pip install --no-deps --require-hashes --requirement requirements.lock
 
 # The engines alone: what pocketsphinx depends on is for microphones.
 ARG SPEECH=
+COPY requirements-speech.lock ./
 RUN if [ -n "$SPEECH" ]; then \
-      awk '/^[a-z]/ { engine = /^(espeakng-loader|pocketsphinx)==/ } engine' requirements.lock > speech.lock \
+      awk '/^[a-z]/ { engine = /^(espeakng-loader|pocketsphinx)==/ } engine' requirements-speech.lock > speech.lock \
       && pip --python /opt/wavegate install --no-deps --require-hashes --requirement speech.lock; \
     fi
 

@@ -1,6 +1,7 @@
 # One verb a chore. Everything but Jaeger (in ~/.cache/wavegate) is made inside this folder: `.venv` holds the
 # project and its tests, `.tools` what generates and checks the contract (it needs another protobuf, see
-# buf.gen.yaml). Both are installed from locks with hashes, once.
+# buf.gen.yaml). Both are installed from locks with hashes, once. The locks are complete, and pip resolves nothing
+# (--no-deps): what has been published since, and how old the pip is, makes no difference.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -29,7 +30,11 @@ help: ## Show this text
 	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test, bench and soak.\n'
 
 .PHONY: setup
-setup: $(VENV)/.installed ## Make .venv: the project, its speech engines and its development tools
+setup: $(VENV)/.installed $(VENV)/.speech ## Make .venv: the project, its speech engines and its development tools
+
+.PHONY: speech
+speech: $(VENV)/.installed ## Try again to install the speech engines, where `make setup` could not
+	@$(PY) scripts/speech_engines.py --must --stamp $(VENV)/.speech
 
 .PHONY: run
 run: setup ## Set up, then serve in the foreground (ARGS="--listen 127.0.0.1:50052" …)
@@ -81,7 +86,7 @@ check-imports: setup
 	$(VENV)/bin/lint-imports
 
 .PHONY: check-locks
-check-locks: setup
+check-locks: setup $(TOOLS)/.installed
 	$(PY) scripts/check_locks.py
 
 .PHONY: check-commits
@@ -119,10 +124,15 @@ protos-baseline: $(TOOLS)/.installed ## At a release: make the contract of today
 # Names, versions and hashes only: a lock says nothing of the index it was made from.
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+# The extra alone: uv would add the project's own dependencies to it.
+SPEECH := $(TOOLS)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["optional-dependencies"]["speech"], sep="\n")'
 .PHONY: lock
 lock: $(TOOLS)/.installed ## Write the locks from pyproject.toml (UPGRADE=1: with the newest versions)
-	$(COMPILE) pyproject.toml --extra speech --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group dev --output-file requirements.lock
 	$(COMPILE) pyproject.toml --constraints requirements.lock --output-file requirements-runtime.lock
+	$(SPEECH) | $(COMPILE) - --python-version 3.11 --constraints requirements.lock --output-file requirements-speech.lock
+	$(COMPILE) --group pyproject.toml:speech-build --python-version 3.11 --output-file requirements-speech-build.lock
 	$(COMPILE) --group pyproject.toml:tools --python-version 3.11 --output-file requirements-tools.lock
 	@$(MAKE) check-locks
 
@@ -152,9 +162,13 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	@touch $@
 	@echo "$(VENV) is ready"
 
+# May end without the engines, and says then what is missing: the gateway needs none for the real service.
+$(VENV)/.speech: requirements-speech.lock requirements-speech-build.lock $(VENV)/.installed
+	@$(PY) scripts/speech_engines.py --stamp $@
+
 $(TOOLS)/.installed: requirements-tools.lock
 	@if cmp --quiet $< $@; then touch $@; exit; fi; \
-	python=$$(scripts/find-python); echo "Making $(TOOLS) with $$python"; \
+	python=$$(scripts/find-python 3.14); echo "Making $(TOOLS) with $$python"; \
 	"$$python" -m venv --clear $(TOOLS); \
 	$(TOOLS)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement $<; \
 	cp $< $@; \
