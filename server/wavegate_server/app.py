@@ -291,6 +291,8 @@ class App:
         lines = [
             f"wavegate-server {self._version} listening on {address}, upstream: {self._upstream_shown()}"
         ]
+        if self._local is not None and self._local.lacks:
+            lines.append(f"  {self._local.lacks}")
         if spans := otel.destination():
             lines.append(f"  Spans go to {spans}")
         if self._metrics_url:

@@ -35,8 +35,8 @@ from waves_local.cli import main
 main()
 """
 
-SPEECH_MODULES: Final = ("espeakng_loader", "pocketsphinx")
-"""What the extra `wavegate[speech]` brings."""
+SPEECH_MODULES: Final = {"espeakng_loader": "speak", "pocketsphinx": "listen"}
+"""What the extra `wavegate[speech]` brings: module → what it is needed for."""
 START_TIMEOUT_S: Final = 30.0
 """Importing and binding takes a second; a machine under load takes longer."""
 STOP_TIMEOUT_S: Final = 1.0
@@ -65,13 +65,33 @@ class LocalUpstream:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self._port}"
 
+    @property
+    def lacks(self) -> str:
+        """What it cannot do since an engine is not installed, and the cure, as a sentence; empty where nothing."""
+        missing = self._missing()
+        if not missing:
+            return ""
+        return (
+            f"The local upstream cannot {' or '.join(SPEECH_MODULES[module] for module in missing)}: "
+            f"{' and '.join(missing)} is not installed (in a checkout: make speech; elsewhere: pip install "
+            "'wavegate[speech]')"
+        )
+
     def check(self) -> None:
-        """See that its engine is installed. Raises `ConfigError`."""
-        if self._engine == "speech" and any(importlib.util.find_spec(m) is None for m in SPEECH_MODULES):
+        """See that an engine is installed; one of two is enough. Raises `ConfigError`."""
+        if len(self._missing()) == len(SPEECH_MODULES):
             raise ConfigError(
-                "the local upstream's speech engines are not installed: pip install 'wavegate[speech]', or choose "
-                "--local-engine deterministic, or set SMALLEST_API_KEY to use the real service"
+                "the local upstream's speech engines are not installed: pip install 'wavegate[speech]' (in a "
+                "checkout: make speech), or choose --local-engine deterministic, or set SMALLEST_API_KEY to use the "
+                "real service"
             )
+
+    def _missing(self) -> list[str]:
+        return [
+            module
+            for module in SPEECH_MODULES
+            if self._engine == "speech" and importlib.util.find_spec(module) is None
+        ]
 
     async def start(self) -> None:
         """Start it and wait until it serves. Raises `ConfigError` with its own last words where it does not."""

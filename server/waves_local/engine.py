@@ -166,3 +166,7 @@ class Engine:
     what is not wanted; if not, they add it."""
     notes: tuple[str, ...] = field(default=())
     """Lines for the banner: what these engines are."""
+    cannot_speak: str = ""
+    """Why the synthesizer is only a catalogue, as a sentence for clients. Empty where it speaks."""
+    cannot_listen: str = ""
+    """Why the recognizer cannot be opened, as a sentence for clients. Empty where it listens."""

@@ -157,6 +157,8 @@ async def _begin(
 ) -> tuple[TtsRequest, RequestSlot]:
     """Check the request and take its slot. Raises Refusal."""
     key = upstream.authorize(request, frames.tts_http_error)
+    if upstream.engine.cannot_speak:
+        raise Refusal(400, frames.tts_http_error("InvalidRequest", upstream.engine.cannot_speak))
     text = await _body_text(upstream, request, record, plan)
     try:
         spoken = read_request(
@@ -289,6 +291,8 @@ async def _recorded(
     upstream: Upstream, request: web.Request, record: ConnectionRecord, plan: FaultPlan, *, is_old_path: bool
 ) -> web.StreamResponse:
     upstream.authorize(request, lambda _, message: frames.stt_http_error(message))
+    if upstream.engine.cannot_listen:
+        raise Refusal(400, frames.stt_http_error(upstream.engine.cannot_listen))
     try:
         parameters = read_recorded_parameters(request.query, upstream.options, is_old_path=is_old_path)
         if parameters.webhook_url:

@@ -51,6 +51,8 @@ async def _tts(
 ) -> web.StreamResponse:
     options, limits = upstream.options, upstream.limits
     key = upstream.authorize(request, frames.tts_http_error)
+    if upstream.engine.cannot_speak:
+        raise Refusal(400, frames.tts_http_error("InvalidRequest", upstream.engine.cannot_speak))
     idle_timeout_s = _idle_timeout_s(request.query.get("timeout", ""), options.idle_timeout_s)
     if not limits.take_socket(key, "tts"):
         raise upstream.too_many(
@@ -87,6 +89,8 @@ async def _stt(
 ) -> web.StreamResponse:
     options, limits = upstream.options, upstream.limits
     key = upstream.authorize(request, lambda _, message: frames.stt_http_error(message))
+    if upstream.engine.cannot_listen:
+        raise Refusal(400, frames.stt_http_error(upstream.engine.cannot_listen))
     try:
         parameters = read_live_parameters(request.query, options, is_old_path=is_old_path)
     except ParameterError as error:

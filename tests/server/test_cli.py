@@ -203,9 +203,33 @@ def test_missing_speech_engines_are_said_with_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(app.logs, "configure", lambda *_: None)
-    monkeypatch.setattr(local, "SPEECH_MODULES", ("no_such_engine",))
+    monkeypatch.setattr(local, "SPEECH_MODULES", {"no_such_engine": "speak", "nor_this": "listen"})
     assert main(monkeypatch, "--listen", "127.0.0.1:0") == 2
-    assert "pip install 'wavegate[speech]'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "pip install 'wavegate[speech]'" in said
+    assert "make speech" in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "there", "lacks"),
+    [
+        ("speech", ("espeakng_loader",), "cannot listen: pocketsphinx is not installed"),
+        ("speech", ("pocketsphinx",), "cannot speak: espeakng_loader is not installed"),
+        ("speech", ("espeakng_loader", "pocketsphinx"), None),
+        ("deterministic", (), None),
+    ],
+)
+def test_one_speech_engine_is_enough_to_start_and_the_other_is_asked_for(
+    engine: str, there: tuple[str, ...], lacks: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.importlib.util, "find_spec", lambda name: name if name in there else None)
+    upstream = local.LocalUpstream(engine)
+    upstream.check()
+    if lacks is None:
+        assert upstream.lacks == ""
+    else:
+        assert lacks in upstream.lacks
+        assert "make speech" in upstream.lacks
 
 
 # -- as a process ---------------------------------------------------------------------------------------------

@@ -121,18 +121,75 @@ def test_a_process_that_forgets_to_close_still_ends_in_peace() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("missing", ["pocketsphinx", "espeakng_loader"])
-def test_without_the_extra_the_import_says_what_to_type(missing: str) -> None:
-    script = (
+def without(*engines: str) -> str:
+    """The beginning of a script that runs where these engines are not installed."""
+    return (
         "import importlib.util as util\n"
         "find_spec = util.find_spec\n"
-        f"util.find_spec = lambda name, *rest: None if name == {missing!r} else find_spec(name, *rest)\n"
-        "import waves_local.speech\n"
+        f"util.find_spec = lambda name, *rest: None if name in {engines!r} else find_spec(name, *rest)\n"
     )
+
+
+def outcome_of(script: str) -> tuple[int, str, str]:
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
-    assert ended.returncode == 1
-    assert "ImportError: " in ended.stderr
-    assert missing in ended.stderr
-    assert "pip install 'wavegate[speech]'" in ended.stderr
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_without_any_engine_the_import_says_what_to_type() -> None:
+    code, _, err = outcome_of(without("pocketsphinx", "espeakng_loader") + "import waves_local.speech\n")
+    assert code == 1
+    assert "ImportError: " in err
+    assert "pip install 'wavegate[speech]'" in err
+
+
+# A local upstream with one engine, asked for what it can do and for what it cannot, over HTTP and by WebSocket.
+_ASKED = """
+import asyncio, sys, aiohttp
+from waves_local import serve
+from waves_local.speech import load_engine
+
+async def main():
+    engine = load_engine()
+    async with serve(engine=engine) as upstream, aiohttp.ClientSession(headers={"Authorization": "Bearer x"}) as http:
+        for path in ("tts/live", "stt/live?model=pulse&language=en"):
+            try:
+                async with http.ws_connect(f"{upstream.url}/waves/v1/{path}"):
+                    print("open")
+            except aiohttp.WSServerHandshakeError as refused:
+                print(refused.status)
+        body = {"text": "Hello.", "voice_id": "magnus", "model": "lightning_v3.1", "sample_rate": 16000}
+        async with http.post(f"{upstream.url}/waves/v1/tts", json=body) as answer:
+            said = await answer.read()
+            print(answer.status, len(said) > 8000 or said.decode())
+        params = {"model": "pulse", "encoding": "linear16", "sample_rate": "16000"}
+        async with http.post(f"{upstream.url}/waves/v1/stt/", params=params, data=bytes(16000)) as answer:
+            print(answer.status, await answer.text())
+        async with http.get(f"{upstream.url}/waves/v1/lightning-v3.1/get_voices") as answer:
+            print(answer.status, len((await answer.json())["voices"]) > 5)
+    engine.synthesizer.close()
+    engine.recognizer.close()
+
+asyncio.run(main())
+"""
+
+
+def test_what_can_speak_but_not_listen_still_speaks() -> None:
+    code, out, err = outcome_of(without("pocketsphinx") + _ASKED)
+    assert (code, err) == (0, "")
+    speaks, listens, spoken, heard, voices = out.splitlines()
+    assert (speaks, listens, spoken, voices) == ("open", "400", "200 True", "200 True")
+    assert "400" in heard
+    assert "cannot listen" in heard
+    assert "make speech" in heard
+
+
+def test_what_can_listen_but_not_speak_still_listens() -> None:
+    code, out, err = outcome_of(without("espeakng_loader") + _ASKED)
+    assert (code, err) == (0, "")
+    speaks, listens, spoken, heard, voices = out.splitlines()
+    assert (speaks, listens, voices) == ("400", "open", "200 True")
+    assert heard.startswith("200 ")
+    assert "cannot speak" in spoken
+    assert "make speech" in spoken
