@@ -58,6 +58,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         "docs, setup: name the Pythons",
         "e2e: feed `hello.wav` twice, and once more",
         "cli: bring back the id",
+        "soak: pause, stop and go on",
         "x: " + "y" * (LONGEST - 3),
     ],
 )
