@@ -343,6 +343,9 @@ class App:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if keeper is not None and keeper.done():
                 logger.error("%s; the gateway stops", keeper.exception())
+                _exit_within(EXIT_WITHIN_S)
+                self._registry.draining = True
+                await self._end_calls("the gateway has stopped: its local upstream cannot be started again")
                 return 1
             await self._drain()
             return 0
@@ -374,12 +377,17 @@ class App:
         await _cancelled(*waits)
         if self._interceptor.live:
             logger.warning("stopping: %d live calls are cut", self._interceptor.live)
-            stopped = errors.GatewayDraining("the gateway has stopped; open a new session elsewhere")
-            for session in self._registry:
-                session.fail(stopped, EndReason.DRAIN)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await self._interceptor.idle()
+        await self._end_calls("the gateway has stopped; open a new session elsewhere")
+
+    async def _end_calls(self, why: str) -> None:
+        """End what is live: sessions say their last words first, and whatever then remains is given its status."""
+        stopped = errors.GatewayDraining(why)
+        for session in self._registry:
+            session.fail(stopped, EndReason.DRAIN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._interceptor.idle()
+        await self._interceptor.cut(stopped, CUT_GRACE_S)
 
     async def stop(self) -> None:
         """Cut what is left and give everything back. Safe however far the start came."""

@@ -13,10 +13,14 @@ import grpc.aio
 import waves_local
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from wavegate.speech import v1
-from wavegate.speech.v1 import synthesis_service_pb2_grpc, transcription_service_pb2_grpc
+from wavegate.speech.v1 import (
+    session_service_pb2_grpc,
+    synthesis_service_pb2_grpc,
+    transcription_service_pb2_grpc,
+)
 from waves_local.deterministic import encode_text
 
-from tests.support.calls import failure
+from tests.support.calls import failure, failure_of_error
 from tests.support.gateway import audio_of, of
 from tests.support.process import PATIENCE_S, Running, running, until
 
@@ -125,3 +129,66 @@ async def test_a_second_signal_stops_at_once() -> None:
         assert len(of("go_away", found)) == 1
         assert await gateway.ended() == 0
     assert not any("by force" in line for line in gateway.log), gateway.log
+
+
+async def outcome(call: Any) -> tuple[list[Any], grpc.aio.AioRpcError]:
+    """What a caller that only reads is told, and how its call ends; it never ends its input."""
+    found = []
+    try:
+        while (response := await asyncio.wait_for(call.read(), PATIENCE_S)) is not grpc.aio.EOF:
+            found.append(response)
+    except grpc.aio.AioRpcError as exc:
+        return found, exc
+    raise AssertionError(f"the call ended well: {found[-1:]}")
+
+
+async def test_every_call_that_is_cut_is_told_why() -> None:
+    """40 at once, none of which ends its input: each has the status of its `session_ended`, with its ErrorInfo."""
+    each = 8
+    async with running(*LOCAL, "--drain-timeout", "0.5") as gateway, contextlib.AsyncExitStack() as stack:
+
+        async def channel() -> Any:
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            return await stack.enter_async_context(grpc.aio.insecure_channel(gateway.target, options=own))
+
+        one, many = await channel(), [await channel() for _ in range(each)]
+        speaks = [await speaking(one) for _ in range(each)]
+        hears = [await listening(channel) for channel in many]
+        busy = [await speaking(channel) for channel in many]
+        for call in busy:
+            words = v1.TextInput(text=STORY * 100, utterance_id="u")
+            await call.write(v1.SynthesizeStreamRequest(text=words))
+        waits = [synthesis_service_pb2_grpc.SynthesisServiceStub(one).SynthesizeStream() for _ in range(each)]
+        controls = [session_service_pb2_grpc.SessionServiceStub(one).UpdateSettings() for _ in range(each)]
+        for call in controls:
+            await call.write(v1.UpdateSettingsRequest(session_id="nobody", update_id="d"))
+            await asyncio.wait_for(call.read(), PATIENCE_S)
+        gateway.signal(signal.SIGTERM)
+        ends = await asyncio.gather(*(outcome(call) for call in (*speaks, *hears, *busy, *waits, *controls)))
+        assert await gateway.ended() == 0
+    assert [failure_of_error(error).what for _, error in ends] == [
+        ("UNAVAILABLE", "GATEWAY_DRAINING")
+    ] * 5 * each
+    for found, error in ends[: 4 * each]:
+        last = found[-1].session_ended
+        assert last.reason == v1.SessionEnded.REASON_DRAIN
+        assert failure(last.status) == failure_of_error(error)
+    assert not any("by force" in line for line in gateway.log), gateway.log
+
+
+async def test_a_call_without_a_session_is_told_why_as_well() -> None:
+    """A whole text that is being spoken, slower than the gateway waits."""
+    async with (
+        running(*LOCAL, "--drain-timeout", "0.5") as gateway,
+        grpc.aio.insecure_channel(gateway.target) as channel,
+    ):
+        settings = v1.SynthesisSettings(voice_id="magnus")
+        stub = synthesis_service_pb2_grpc.SynthesisServiceStub(channel)
+        # More audio than the connection's windows hold: the gateway waits for its reader.
+        call = stub.Synthesize(v1.SynthesizeRequest(text="word " * 2_000, settings=settings))
+        await asyncio.wait_for(call.read(), PATIENCE_S)
+        gateway.signal(signal.SIGTERM)
+        await stops_serving(gateway)
+        _, error = await outcome(call)
+        assert failure_of_error(error).what == ("UNAVAILABLE", "GATEWAY_DRAINING")
+        assert await gateway.ended() == 0

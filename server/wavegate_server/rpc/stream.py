@@ -30,7 +30,7 @@ from wavegate_server.errors import WavegateError
 from wavegate_server.rpc import status
 from wavegate_server.rpc.convert import common
 from wavegate_server.rpc.gateway import Gateway
-from wavegate_server.rpc.trace import current_call
+from wavegate_server.rpc.trace import current_call, take_cut
 from wavegate_server.session.base import Session
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.events import EndReason, EndSession, SessionEnded, Usage
@@ -108,6 +108,11 @@ class _Stream:
         except WavegateError as exc:
             await self._refuse(exc)
             return exc
+        except asyncio.CancelledError:
+            if (cut := take_cut()) is None:
+                raise
+            await self._say_refused(cut)
+            return cut
         call = current_call()
         call.span.set({names.SESSION_ID: session.session_id})
         logs.bind(**{names.LOG_SESSION_ID: session.session_id})
@@ -229,17 +234,24 @@ class _Stream:
             (("wavegate-session-id", session.session_id), ("wavegate-trace-id", trace_id))
         )
         reader = asyncio.create_task(self._read(session), name=f"read {session.session_id}")
+        cut: WavegateError | None = None
         try:
             await self._write(session, trace_id)
             if self._broken is None:
                 await asyncio.wait({reader}, timeout=DRAIN_S)
             if self._heard_all and session.resume_window_s:
                 await asyncio.sleep(GRACE_S)  # was it an end of input, or of the connection?
+        except asyncio.CancelledError:
+            # The gateway stops: no longer is the caller waited for, be it to read or to end its input.
+            if (cut := take_cut()) is None:
+                raise
         finally:
             reader.cancel()
             await asyncio.wait({reader})
         if self._taken_over(session):
             return errors.SessionTakenOver("another call has resumed this session")
+        if cut is not None and not self._said_all:
+            return cut
         if session.ended is None:
             return None  # broken; `run` says so
         return session.ended.error
@@ -304,6 +316,18 @@ class _Stream:
 
     async def _refuse(self, error: WavegateError) -> None:
         """End a call that never became a session: the same last words, then input is read to its end."""
+        await self._say_refused(error)
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while await self._drop():
+                    pass
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if take_cut() is None:
+                raise
+
+    async def _say_refused(self, error: WavegateError) -> None:
         usage = Usage(0, 0, 0.0, 0, 0, 0.0, None)
         match error:
             case errors.StartTimeout():
@@ -316,12 +340,6 @@ class _Stream:
                 reason = EndReason.FAILURE
         entry = Entry(SessionEnded(reason, error, usage), self._input_sequence)
         await self._context.write(self._kind.response(entry, 1))
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                while await self._drop():
-                    pass
-        except TimeoutError:
-            pass
 
     async def _drop(self) -> bool:
         """Read one request and forget it; False at their end."""

@@ -16,7 +16,6 @@ Handlers are coroutines: async generators and plain functions are refused at sta
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
 import time
@@ -57,7 +56,7 @@ FAULTS: Final = frozenset(
 """Statuses that mark a SERVER span as failed, by the conventions; the others are the caller's own doing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """The call that the current task, or the task that started it, serves."""
 
@@ -66,6 +65,8 @@ class Call:
     caller: str
     span: Span
     """The call's SERVER span; the parent of all others. Ended by the interceptor."""
+    cut: WavegateError | None = None
+    """Why the gateway ends the call now, whatever its handler waits for; None while it does not."""
 
 
 _current: ContextVar[Call] = ContextVar("wavegate_call")
@@ -74,6 +75,15 @@ _current: ContextVar[Call] = ContextVar("wavegate_call")
 def current_call() -> Call:
     """The call being served. Raises `LookupError` outside of one."""
     return _current.get()
+
+
+def take_cut() -> WavegateError | None:
+    """Return why the gateway ends the current call, for a handler that was cancelled, and take the cancel back, so that
+    the call can still be given its status. None where the caller left: then the cancel has to go on."""
+    cut, task = current_call().cut, asyncio.current_task()
+    if cut is not None and task is not None:
+        task.uncancel()
+    return cut
 
 
 @dataclass(slots=True)
@@ -94,6 +104,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._live = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._calls: dict[Call, asyncio.Task[Any]] = {}
+        self._cut: WavegateError | None = None
+        """Why calls are ended now; None while they are served."""
         self.stopping = False
         """Set when the server begins to cut calls: those are not the callers' cancels."""
 
@@ -108,6 +121,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def idle(self) -> None:
         """Wait until no call that speaks or listens is being served."""
         await self._idle.wait()
+
+    async def cut(self, error: WavegateError, within_s: float) -> None:
+        """End every call with `error`, also those that come from now on, whatever their handlers wait for.
+
+        A stream whose last words were written ends with their status instead. Returns when all have ended, after
+        `within_s` seconds at the latest. Left to grpc, they would end without a reason.
+        """
+        self._cut = error
+        tasks = set(self._calls.values())
+        for call, task in self._calls.items():
+            call.cut = error
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -149,9 +176,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             outcome = _Outcome()
             counted = not method.startswith(CONTROL)
             self._count(counted)
+            task = asyncio.current_task()
+            assert task is not None
+            self._calls[call] = task
             try:
                 return await self._serve(behaviour, request, context, outcome)
             finally:
+                del self._calls[call]
                 self._count(-counted)
                 self._end(call, outcome, time.monotonic() - began)
 
@@ -173,8 +204,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         try:
             if isinstance(request, WavegateError):
                 raise request
+            if self._cut is not None:
+                raise self._cut
             response = await behaviour(request, context)
         except asyncio.CancelledError:
+            if (cut := take_cut()) is not None and not context.done():
+                outcome.code, outcome.error = status.code_of(cut).name, cut
+                await status.abort(context, cut)
             if self.stopping:
                 outcome.code = "UNAVAILABLE"
                 outcome.error = errors.GatewayDraining("the gateway stopped")
@@ -267,7 +303,7 @@ def _refusal(exc: BaseException, method: str, handler: Any) -> Any:
         if handler.request_streaming:
             # A call that is aborted while an asyncio client writes loses its status on the way. So the last words
             # come first, and what the client still says is dropped unread, for a while.
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(DROP_S):
                     if (response := _LAST_WORDS.get(method)) is not None:
                         ended = types_pb2.SessionEnded(
@@ -276,6 +312,11 @@ def _refusal(exc: BaseException, method: str, handler: Any) -> Any:
                         await context.write(response(sequence=1, session_ended=ended).SerializeToString())
                     while await context.read() is not grpc.aio.EOF:
                         pass
+            except TimeoutError:
+                pass
+            except asyncio.CancelledError:
+                if take_cut() is None:
+                    raise
         await status.abort(context, exc)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -194,6 +194,29 @@ async def test_a_call_that_is_cut_by_the_end_of_the_gateway_is_unavailable() -> 
     assert served.span.error_type == "GATEWAY_DRAINING"
 
 
+async def test_a_call_that_the_gateway_ends_is_told_why() -> None:
+    """One that is being served, and one that comes after; neither is left to grpc, which gives no reason."""
+    started, over = asyncio.Event(), errors.GatewayDraining("the gateway has stopped")
+
+    async def wait(request: Any, context: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with serving(get=wait) as served:
+        task = asyncio.create_task(get(served.address))
+        await asyncio.wait_for(started.wait(), 10)
+        await served.interceptor.cut(over, 10)
+        for call in (task, get(served.address)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert reason_of(caught.value) == "GATEWAY_DRAINING"
+        for span in served.telemetry.spans:
+            await settled(span)
+    ends = [(s.attributes["rpc.response.status_code"], s.error_type) for s in served.telemetry.spans]
+    assert ends == [("UNAVAILABLE", "GATEWAY_DRAINING")] * 2
+
+
 @pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong-0123456789abcdef"),)])
 async def test_a_stranger_is_refused_before_the_handler_runs(metadata: Any) -> None:
     async def must_not_run(request: Any, context: Any) -> None:
