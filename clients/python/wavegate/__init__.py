@@ -9,6 +9,7 @@
 exceptions, see `wavegate.errors`; what a session reports are the classes of `wavegate.events`.
 """
 
+import wavegate._load_grpc  # noqa: F401 - before anything else loads grpc
 from wavegate.client import Client
 from wavegate.control import SessionChange, SettingsStream
 from wavegate.errors import (

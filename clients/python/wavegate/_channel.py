@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from copy import copy
-from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
 import grpc
 from grpc import aio
 
+from wavegate._process import check_process, is_forked, note_use
+from wavegate._target import check_target, is_loopback, proxy_to
 from wavegate.errors import WavegateError, error_from_rpc
 from wavegate.speech.v1 import (
     session_service_pb2_grpc,
@@ -24,8 +26,6 @@ ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 ResponseT = TypeVar("ResponseT")
 
 Metadata = tuple[tuple[str, str], ...]
-
-DEFAULT_TARGET = "127.0.0.1:50051"
 
 _MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The gateway's own limit for a whole recording in one request."""
@@ -98,59 +98,97 @@ class Channel:
         metadata: Sequence[tuple[str, str]],
         options: Sequence[tuple[str, str | int]],
     ) -> None:
-        self.target = target
+        """Opens nothing yet. Raises `ValueError` for a target that is written wrong."""
+        self._tls = bool(tls or root_certificates or client_certificate)
+        self.target = check_target(target, tls=self._tls)
         self.lines = 0
         """How many bidirectional calls are open on it."""
-        self._options = [*dict([*_OPTIONS, *options]).items()]
-        self._credentials = None
-        if tls or root_certificates or client_certificate:
-            key, chain = client_certificate or (None, None)
-            self._credentials = grpc.ssl_channel_credentials(root_certificates, key, chain)
+        # A proxy of the environment does not lead back to this machine.
+        direct = (("grpc.enable_http_proxy", 0),) if is_loopback(target) else ()
+        self._options: dict[str, str | int] = dict([*_OPTIONS, *direct, *options])
+        self._root_certificates = root_certificates
+        self._client_certificate = client_certificate
         self._metadata: Metadata = (
             *metadata,
             *((("authorization", f"Bearer {token}"),) if token else ()),
         )
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the connection; the next call makes another."""
+        self.lines = 0
+        self._made: Any = None
+        self._stubs: dict[Callable[[Any], Any], Any] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def fresh(self) -> Channel:
         """The same with a connection of its own, which may lead to another process behind the same address."""
         other = copy(self)
-        other.lines = 0
-        for made in ("_channel", "synthesis", "transcription", "sessions"):
-            other.__dict__.pop(made, None)
+        other._forget()
         return other
 
     # Made with the first call, since grpc.aio ties a channel to the event loop in which it is made. The generated
     # stubs carry no types; the classes that use them say what each call takes and gives.
 
-    @cached_property
-    def _channel(self) -> Any:
-        if self._credentials is None:
-            return aio.insecure_channel(self.target, options=self._options)
-        return aio.secure_channel(self.target, self._credentials, options=self._options)
+    def _stub(self, make: Callable[[Any], Any]) -> Any:
+        """The calls of a service in the running event loop.
 
-    @cached_property
+        Where the loop of the connection was closed, as by a second `asyncio.run`, another connection is made. Raises
+        `RuntimeError` where that loop may still run, and in a process that was forked after gRPC was used.
+        """
+        check_process()
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            if not self._loop.is_closed():
+                raise RuntimeError(
+                    f"the client of {self.target} belongs to another event loop, which is not closed: make a client "
+                    "for each loop, or use wavegate.sync"
+                )
+            self._forget()
+        if self._made is None:
+            note_use()
+            self._made = self._open()
+            self._loop = loop
+        if make not in self._stubs:
+            self._stubs[make] = make(self._made)
+        return self._stubs[make]
+
+    def _open(self) -> Any:
+        options = [*self._options.items()]
+        if not self._tls:
+            return aio.insecure_channel(self.target, options=options)
+        key, chain = self._client_certificate or (None, None)
+        credentials = grpc.ssl_channel_credentials(self._root_certificates, key, chain)
+        return aio.secure_channel(self.target, credentials, options=options)
+
+    @property
     def synthesis(self) -> Any:
         """The calls of `SynthesisService`."""
-        return synthesis_service_pb2_grpc.SynthesisServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        return self._stub(synthesis_service_pb2_grpc.SynthesisServiceStub)
 
-    @cached_property
+    @property
     def transcription(self) -> Any:
         """The calls of `TranscriptionService`."""
-        return transcription_service_pb2_grpc.TranscriptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        return self._stub(transcription_service_pb2_grpc.TranscriptionServiceStub)
 
-    @cached_property
+    @property
     def sessions(self) -> Any:
         """The calls of `SessionService`."""
-        return session_service_pb2_grpc.SessionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        return self._stub(session_service_pb2_grpc.SessionServiceStub)
 
     def metadata(self) -> Metadata:
         """What goes with every call: the caller's own, the token, and the current trace context."""
         return (*self._metadata, *_trace_context())
 
     async def close(self) -> None:
-        """Ends every call of this channel and closes it."""
-        if "_channel" in self.__dict__:
-            await self._channel.close()
+        """Ends every call of this channel and closes it. Another call connects again."""
+        made, loop = self._made, self._loop
+        if made is None:
+            return
+        self._forget()
+        # The loop of another one is closed and took it along, or it is the parent's of this process.
+        if not is_forked() and loop is asyncio.get_running_loop():
+            await made.close()
 
     def error(self, rpc_error: aio.AioRpcError, *, answered: bool) -> WavegateError:
         """The exception for how gRPC ended a call of this channel."""
@@ -160,6 +198,8 @@ class Channel:
             rpc_error.trailing_metadata() or (),
             target=self.target,
             answered=answered,
+            proxy=proxy_to(self.target, self._options),
+            tls=self._tls,
         )
 
     async def unary(

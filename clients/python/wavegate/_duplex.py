@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from grpc import aio
 
 from wavegate._channel import Channel, StreamCall
+from wavegate._process import check_process
 from wavegate.errors import SessionClosedError, WavegateError
 
 RequestT = TypeVar("RequestT")
@@ -291,6 +292,7 @@ class Duplex(Generic[RequestT, ResponseT, EventT]):
             self._change = None
 
     async def _changed(self) -> None:
+        check_process()
         if self._change is None:
             self._change = asyncio.Event()
         await self._change.wait()

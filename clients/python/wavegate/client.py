@@ -11,10 +11,11 @@ from typing import Self, Unpack
 
 from grpc import aio
 
-from wavegate._channel import DEFAULT_TARGET, Channel, Channels
+from wavegate._channel import Channel, Channels
 from wavegate._events_wire import sentence, session_info, upstream_info, voice, word
 from wavegate._session import RESUME_WINDOW_S
 from wavegate._settings_wire import audio_format_to_wire, seconds, settings_to_wire
+from wavegate._target import DEFAULT_TARGET
 from wavegate.control import SettingsStream
 from wavegate.events import SessionInfo, Voice
 from wavegate.once import Recognition, SpeechRequest

@@ -26,6 +26,7 @@ from typing import Literal, get_args
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
+from wavegate._target import Proxy, host_of
 from wavegate.speech.v1 import types_pb2
 
 __all__ = [
@@ -242,11 +243,13 @@ def error_from_rpc(
     *,
     target: str,
     answered: bool,
+    proxy: Proxy | None = None,
+    tls: bool = False,
 ) -> WavegateError:
     """The exception for a call that gRPC ended.
 
     `answered` says whether the gateway had sent anything in this call: it tells a gateway that is not there
-    from one that went away.
+    from one that went away. `proxy` is the one that the call went through, `tls` whether it was encrypted.
     """
     code: Code = code_name if code_name in _CODES else "UNKNOWN"
     for key, value in trailers:
@@ -261,13 +264,54 @@ def error_from_rpc(
             code="UNAVAILABLE",
         )
     if code == "UNAVAILABLE":
-        return GatewayUnavailableError(
-            f"no gateway at {target}; start one with `make run` or `wavegate-server`"
-            + (f" ({details})" if details and "refused" not in details else ""),
-            code=code,
-        )
+        return GatewayUnavailableError(_why_unavailable(details, target, proxy, tls=tls), code=code)
     if code == "UNIMPLEMENTED":
         details = (
             f"the gateway at {target} does not know this call ({details}); it may be older than this client"
         )
     return error_from_status(types_pb2.Status(code=_CODES.index(code), message=details))
+
+
+_TLS_TROUBLE = (
+    (
+        "WRONG_VERSION_NUMBER",
+        "what answers there does not speak TLS; connect without --tls and --ca-file (in Python tls=False)",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "the certificate there comes from an authority that is not trusted here; name the authority with --ca-file (in "
+        "Python root_certificates)",
+    ),
+    (
+        "Hostname Verification",
+        "the certificate there is for another name; connect by the name that it holds",
+    ),
+)
+"""What gRPC's texts say where encryption is what failed, and what to say instead."""
+
+_HUNG_UP = ("Socket closed", "Connection reset")
+"""What gRPC says where the other side hung up at the first byte, as a TLS server does at one in clear text, and at a
+caller without the certificate that it asks for."""
+
+
+def _why_unavailable(details: str, target: str, proxy: Proxy | None, *, tls: bool) -> str:
+    if tls:
+        for words, sentence in _TLS_TROUBLE:
+            if words in details:
+                return f"no gateway at {target}: {sentence}"
+        if any(words in details for words in _HUNG_UP):
+            return (
+                f"no gateway at {target}: what answers there hangs up on an encrypted connection, as a gateway that "
+                f"asks for its callers' certificates does to one without (in Python client_certificate) ({details})"
+            )
+    elif any(words in details for words in _HUNG_UP):
+        return (
+            f"no gateway at {target}: what answers there hangs up on a connection in clear text; if it serves TLS, "
+            f"connect with --tls or --ca-file (in Python tls=True) ({details})"
+        )
+    elif "http1" in details.lower():
+        return f"no gateway at {target}: what answers there speaks HTTP/1; is that the port of its metrics?"
+    why = f" ({details})" if details and ("refused" not in details or proxy) else ""
+    if proxy is not None:
+        return f"no gateway at {target} through {proxy}{why}; with no_proxy={host_of(target)} it is reached directly"
+    return f"no gateway at {target}; start one with `make run` or `wavegate-server`{why}"

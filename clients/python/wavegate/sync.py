@@ -12,6 +12,7 @@ reads. An interrupted call (Ctrl-C) is cancelled as its asynchronous counterpart
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import (
     AsyncGenerator,
@@ -30,6 +31,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from wavegate import client as asynchronous
+from wavegate._process import check_process, is_forked
 from wavegate._session import RESUME_WINDOW_S, BaseSession
 from wavegate.client import OPEN_TIMEOUT_S, RECOGNIZE_TIMEOUT_S, UNARY_TIMEOUT_S
 from wavegate.control import SessionChange, SynthesisControl, TranscriptionControl
@@ -70,15 +72,28 @@ EventT = TypeVar("EventT")
 
 
 class _Loop:
-    """The background thread, started by whoever needs it first."""
+    """The background thread, started by whoever needs it first. A forked process has one of its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._loop = None  # its thread stayed in the parent
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Runs `work` there and waits for it. An interrupt here cancels it there, and waits until it has let go."""
-        loop = self._running()
+        """Runs `work` there and waits for it. An interrupt here cancels it there, and waits until it has let go.
+
+        Raises `RuntimeError` in a process that was forked after its parent had used a client.
+        """
+        try:
+            loop = self._running()
+        except RuntimeError:
+            work.close()
+            raise
         outcome: Future[ResultT] = Future()
         tasks: list[asyncio.Task[None]] = []
 
@@ -121,10 +136,11 @@ class _Loop:
             while (found := self.run(following())) is not None:
                 yield found[0]
         finally:
-            if isinstance(items, AsyncGenerator):
+            if isinstance(items, AsyncGenerator) and not is_forked():
                 self.run(items.aclose())
 
     def _running(self) -> asyncio.AbstractEventLoop:
+        check_process()
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -154,7 +170,8 @@ class _Session(Generic[EventT]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Finishes what was sent, or after an exception ends the session at once."""
-        _loop.run(self._base.__aexit__(exc_type, exc, tb))
+        if not is_forked():
+            _loop.run(self._base.__aexit__(exc_type, exc, tb))
 
     def __iter__(self) -> Iterator[EventT]:
         """Every event in order, `SessionEnded` last; then the session's failure is raised if there is one."""
@@ -344,7 +361,8 @@ class SettingsStream:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Ends the stream; the sessions go on."""
-        _loop.run(self._stream.__aexit__(exc_type, exc, tb))
+        if not is_forked():
+            _loop.run(self._stream.__aexit__(exc_type, exc, tb))
 
     def __iter__(self) -> Iterator[SessionChange]:
         """Every report in order."""
@@ -403,8 +421,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends every call and the connection."""
-        _loop.run(self._client.close())
+        """Ends every call and the connection. In a forked process it does nothing: they are the parent's."""
+        if not is_forked():
+            _loop.run(self._client.close())
 
     def synthesize(
         self,

@@ -58,6 +58,7 @@ class Connection:
 
     target: str
     is_default: bool
+    is_from_environment: bool
     tls: bool
     ca_file: Path | None
     output: Output
@@ -65,7 +66,11 @@ class Connection:
     def client(self, target: str | None = None) -> Client:
         """A client of it; to be made inside the event loop."""
         certificates = self.ca_file.read_bytes() if self.ca_file else None
-        return Client(target or self.target, tls=self.tls, root_certificates=certificates)
+        try:
+            return Client(target or self.target, tls=self.tls, root_certificates=certificates)
+        except ValueError as exc:
+            named_by = "WAVEGATE_TARGET" if self.is_from_environment else "--target"
+            raise click.UsageError(f"{named_by}: {exc}") from exc
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,6 +112,7 @@ def command(
         connection = Connection(
             target=target or default_target(),
             is_default=not (target or os.environ.get("WAVEGATE_TARGET")),
+            is_from_environment=not target and bool(os.environ.get("WAVEGATE_TARGET")),
             tls=bool(common.get("tls")),
             ca_file=common.get("ca_file"),
             output=Output(as_json=bool(common.get("as_json"))),

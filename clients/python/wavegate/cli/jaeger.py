@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from typing import Any, Final, cast
 
+from wavegate._target import is_loopback_host
 from wavegate.cli import trace_names as names
 from wavegate.traces import SpanKind, TraceSpan
 
@@ -18,7 +19,6 @@ KNOCK_S: Final = 0.3
 TIMEOUT_S: Final = 30.0
 LOOK_BACK_S: Final = 7 * 24 * 3600
 MAX_TRACES: Final = 100
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class JaegerError(Exception):
@@ -35,7 +35,7 @@ class Jaeger:
             raise JaegerError(f"{url!r} is no URL of a Jaeger: write http://HOST:16686")
         self.url = url.rstrip("/")
         # A proxy of the environment does not lead to this machine.
-        proxies: dict[str, str] | None = {} if parts.hostname in _LOOPBACK else None
+        proxies: dict[str, str] | None = {} if is_loopback_host(parts.hostname) else None
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 
     def services(self, timeout_s: float = TIMEOUT_S) -> list[str]:
