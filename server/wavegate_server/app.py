@@ -35,6 +35,7 @@ from wavegate_server import config as options
 from wavegate_server import errors
 from wavegate_server.config import Config, ConfigError
 from wavegate_server.local import LocalUpstream
+from wavegate_server.network import is_loopback
 from wavegate_server.probe import Probe, Times
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
 from wavegate_server.rpc.gateway import Gateway
@@ -104,7 +105,9 @@ async def _probe(config: Config, environment: Mapping[str, str], *, as_json: boo
         )
         asking = Probe(
             target,
-            WebSocketDialer(DialOptions(ping_interval_s=times.ping_s)),
+            WebSocketDialer(
+                DialOptions(ping_interval_s=times.ping_s, proxies=options.proxies(config, environment))
+            ),
             options.synthesis_defaults(config),
             active_requests=config.upstream_active_requests or 1,
             times=times,
@@ -145,6 +148,7 @@ class App:
         self._version = version(DISTRIBUTION)
         self._choice = options.choose_upstream(config, environment)
         self._local = LocalUpstream(config.local_engine) if self._choice.is_local else None
+        self._proxies = options.proxies(config, environment)
         self._tls = options.tls_files(config)
         self._auth = Authenticator(
             None
@@ -211,7 +215,7 @@ class App:
         gateway = Gateway(
             registry=self._registry,
             upstreams=self._upstreams,
-            dialer=WebSocketDialer(),
+            dialer=WebSocketDialer(DialOptions(proxies=self._proxies)),
             telemetry=self._telemetry,
             bounds=_bounds(config),
             synthesis_defaults=self._synthesis_defaults,
@@ -221,7 +225,7 @@ class App:
             stt_keepalive=config.stt_keepalive,
             auth=self._auth,
         )
-        self._http = http = UpstreamHttp(self._upstreams)
+        self._http = http = UpstreamHttp(self._upstreams, proxies=self._proxies)
         self._server = server = GrpcServer(
             _services(gateway, http),
             self._interceptor,
@@ -309,7 +313,8 @@ class App:
 
     def _upstream_shown(self) -> str:
         if self._local is None:
-            return self._choice.url
+            proxy = self._proxies.to(self._choice.url)
+            return self._choice.url + (f" through the proxy {proxy}" if proxy is not None else "")
         return (
             f"local ({self._local.url}, {self._config.local_engine} engine: a test voice, no account needed)"
         )
@@ -327,7 +332,7 @@ class App:
                     "callers' tokens travel in clear text to %s; --tls-cert hides them", config.listen
                 )
         url = urlsplit(self._choice.url)
-        if url.scheme in ("ws", "http") and not options.is_loopback(url.hostname or ""):
+        if url.scheme in ("ws", "http") and not is_loopback(url.hostname or ""):
             logger.warning("the API key travels in clear text to %s; wss hides it", self._choice.url)
 
     # -- serve and stop ---------------------------------------------------------------------------------------

@@ -165,6 +165,7 @@ def healthcheck(
 
 _PROBED: Final = (
     "upstream",
+    "upstream_proxy",
     "api_key_file",
     "upstream_active_requests",
     "default_tts_model",

@@ -11,7 +11,6 @@ would be right.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from wavegate_server.network import PROXY_SHAPE, Proxies, Proxy, is_loopback
 from wavegate_server.telemetry import Chunks, ContextUse, logs
 from wavegate_server.waves import regions, settings
 from wavegate_server.waves.regions import Regions
@@ -37,6 +37,7 @@ API_KEY_ENV: Final = "SMALLEST_API_KEY"
 PRODUCTION_URL: Final = regions.INDIA_URL
 LOCAL: Final = "local"
 OFF: Final = "off"
+ENV: Final = "env"
 KEYLESS: Final = "no-key"
 """What a loopback upstream is sent in the place of a key: it takes any."""
 
@@ -92,16 +93,6 @@ METRICS_ADDRESS: Final = Address("127.0.0.1", 9464)
 """Where metrics are served unless `--metrics-listen` says so: the port that OpenTelemetry's own exporters use."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can be meant."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _metrics_address(text: str) -> Address | Literal["off"]:
     return OFF if text.strip() == OFF else Address.parse(text)
 
@@ -125,6 +116,17 @@ def _upstream(text: str) -> str:
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError(f"{shape}; the paths are appended to it, so it has none, got {text!r}")
     return text.rstrip("/")
+
+
+def _proxy(text: str) -> Proxy | Literal["env", "off"]:
+    text = text.strip()
+    if text in (ENV, OFF):
+        return text  # type: ignore[return-value]  # narrowed by what stands in the tuple
+    try:
+        proxy = Proxy.parse(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc}; or {ENV!r} or {OFF!r}") from exc
+    return proxy
 
 
 def _path(text: str) -> Path:
@@ -242,6 +244,7 @@ _TRACES: Final = "Traces"
 _LOGS: Final = "Logs"
 
 _NO_FILE: Path | None = None
+_BY_ENVIRONMENT: Proxy | Literal["env", "off"] = ENV
 _BY_DEFAULT: Address | Literal["off"] | None = None
 
 
@@ -315,6 +318,15 @@ class Config:
         "commas stand between keys. Sessions are spread over their accounts.",
         _path,
         "none",
+    )
+    upstream_proxy: Proxy | Literal["env", "off"] = _option(
+        _UPSTREAM,
+        _BY_ENVIRONMENT,
+        "URL|env|off",
+        f"Proxy through which the upstream is reached, WebSockets and HTTP alike, by CONNECT: {PROXY_SHAPE}; 'env', "
+        "what https_proxy, http_proxy, all_proxy and no_proxy say; or 'off', none. An upstream on this machine is "
+        "always reached directly.",
+        _proxy,
     )
     regions: str = _option(
         _UPSTREAM,
@@ -658,6 +670,14 @@ def _keys(config: Config, environment: Mapping[str, str]) -> Callable[[], tuple[
     except ValueError as exc:
         raise ConfigError(f"{API_KEY_ENV} cannot be used: {exc}") from exc
     return lambda: keys
+
+
+def proxies(config: Config, environment: Mapping[str, str]) -> Proxies:
+    """Which proxy leads to an upstream. The password is hidden in logs from then on."""
+    given = config.upstream_proxy
+    if isinstance(given, Proxy):
+        logs.hide(given.password)
+    return Proxies(given, environment)
 
 
 def region_table(config: Config, url: str) -> Regions:

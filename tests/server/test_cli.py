@@ -71,7 +71,7 @@ def another_value(option: config.Option) -> str:
     """A good value that is not the default."""
     if option.parse is None:
         return "on"
-    if option.name == "metrics_listen":
+    if option.name in ("metrics_listen", "upstream_proxy"):
         return "off"
     if "|" in option.unit and option.name != "upstream":
         return next(choice for choice in option.unit.split("|") if choice != option.default)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from wavegate.speech.v1 import (
     synthesis_service_pb2_grpc,
     transcription_service_pb2_grpc,
 )
+from wavegate_server.network import Proxies
 from wavegate_server.rpc.auth import Authenticator
 from wavegate_server.rpc.gateway import Gateway
 from wavegate_server.rpc.server import GrpcServer, Service
@@ -29,7 +31,7 @@ from wavegate_server.session.context import Bounds, UpstreamTarget
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
-from wavegate_server.session.transport import WebSocketDialer
+from wavegate_server.session.transport import DialOptions, WebSocketDialer
 from wavegate_server.telemetry import NullTelemetry
 from wavegate_server.waves.tts import Mode
 
@@ -78,11 +80,14 @@ async def running_gateway(
     start_timeout_s: float = 10.0,
     engine: waves_local.Engine | None = None,
     account: Account | None = None,
+    proxies: Proxies | None = None,
+    upstream_tls: ssl.SSLContext | None = None,
     **changes: Any,
 ) -> AsyncGenerator[RunningGateway, None]:
     """Run a gateway; `changes` replace fields of `Gateway`.
 
-    `upstream_url` replaces the local upstream; `upstreams` makes the pool of accounts.
+    `upstream_url` replaces the local upstream, to which `proxies` lead and whose authority `upstream_tls` trusts;
+    `upstreams` makes the pool of accounts.
     """
     async with contextlib.AsyncExitStack() as stack:
         upstream = None
@@ -98,7 +103,7 @@ async def running_gateway(
         gateway = Gateway(
             registry=Registry(max_sessions, max_sessions_per_caller),
             upstreams=pool,
-            dialer=WebSocketDialer(),
+            dialer=WebSocketDialer(DialOptions(proxies=proxies or Proxies(), ssl=upstream_tls)),
             telemetry=NullTelemetry(),
             bounds=bounds or Bounds(),
             synthesis_defaults={"voice_id": VOICE, "model": "lightning_v3.1"},
@@ -107,7 +112,7 @@ async def running_gateway(
             auth=Authenticator(),
         )
         gateway = replace(gateway, **changes)
-        http = UpstreamHttp(pool)
+        http = UpstreamHttp(pool, proxies=proxies, tls=upstream_tls)
         stack.push_async_callback(http.aclose)
         server = GrpcServer(
             [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
+import httpcore
 import httpx
 
 from wavegate_server import errors
+from wavegate_server.network import Proxies, Tunnel, TunnelRefused
 from wavegate_server.session.context import UpstreamTarget, endpoint_of
 from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.transport import OPEN_TIMEOUT_S, SEND_TIMEOUT_S
@@ -16,6 +20,8 @@ from wavegate_server.waves import close
 STREAM_SILENCE_S = 5.0
 """An event stream that is silent for longer has stalled (the semantics' stall rule)."""
 MAX_CONNECTIONS = 256
+IDLE_S = 5.0
+"""How long a connection is kept for the next request; httpx's own default."""
 MAX_LINE_BYTES = 2**22
 """The longest line of an event stream; over a minute of speech fits in."""
 
@@ -51,15 +57,25 @@ class HttpStream:
 class UpstreamHttp:
     """Requests to targets that the caller chooses of `upstreams`. Safe to use from many tasks of one loop."""
 
-    def __init__(self, upstreams: Upstreams, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`transport` replaces the network, for tests."""
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        proxies: Proxies | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`proxies` says which proxy leads to a URL, by default none.
+
+        `tls` replaces the system's trust, and `transport` the whole network, for tests.
+        """
         self.upstreams = upstreams
         self._client = httpx.AsyncClient(
             transport=transport,
-            # An environment's proxy and credentials are for browsers; the upstream is reached directly.
+            mounts={} if transport else _networks(proxies or Proxies(), tls or httpx.create_ssl_context()),
+            # Of the environment only what --upstream-proxy allows counts, and none of its credentials.
             trust_env=False,
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
         )
 
     async def aclose(self) -> None:
@@ -128,6 +144,77 @@ class UpstreamHttp:
         if isinstance(error, errors.UpstreamCredential):
             self.upstreams.refused(target)
         return error
+
+
+def _networks(proxies: Proxies, tls: ssl.SSLContext) -> dict[str, httpx.AsyncBaseTransport]:
+    return {f"{scheme}://": _Network(scheme, proxies, tls) for scheme in ("http", "https")}
+
+
+class _Network(httpx.AsyncHTTPTransport):
+    """httpx's own transport, over connections that lead through a proxy where there is one.
+
+    httpx would ask a proxy to forward what is not encrypted; by CONNECT it is as for WebSockets, and the proxy neither
+    reads nor answers a request.
+    """
+
+    def __init__(self, scheme: str, proxies: Proxies, tls: ssl.SSLContext) -> None:
+        super().__init__(verify=tls, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=MAX_CONNECTIONS,
+            keepalive_expiry=IDLE_S,
+            network_backend=_Tunnels(scheme, proxies),
+        )
+
+
+class _Tunnels(httpcore.AsyncNetworkBackend):
+    """Opens TCP connections for URLs of a scheme, through a proxy where there is one."""
+
+    def __init__(self, scheme: str, proxies: Proxies) -> None:
+        self._scheme = scheme
+        self._proxies = proxies
+        self._direct = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        proxy = self._proxies.to(f"{self._scheme}://{where}")
+        first_host, first_port = (host, port) if proxy is None else (proxy.host, proxy.port)
+        try:
+            stream = await self._direct.connect_tcp(
+                first_host, first_port, timeout, local_address, socket_options
+            )
+        except httpcore.ConnectError as exc:
+            if proxy is None:
+                raise
+            raise httpcore.ConnectError(f"the proxy {proxy} cannot be reached: {exc}") from exc
+        if proxy is None:
+            return stream
+        try:
+            async with asyncio.timeout(timeout):
+                tunnel = Tunnel(proxy, host, port)
+                await stream.write(tunnel.request)
+                while not tunnel.feed(await stream.read(4096)):
+                    pass
+        except TunnelRefused as exc:
+            await stream.aclose()
+            raise httpcore.ConnectError(str(exc)) from exc
+        except TimeoutError as exc:
+            await stream.aclose()
+            raise httpcore.ConnectTimeout(f"the proxy {proxy} does not answer") from exc
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 def _headers(target: UpstreamTarget, content_type: str) -> dict[str, str]:

@@ -28,9 +28,10 @@ from websockets.exceptions import (
     InvalidURI,
 )
 from websockets.protocol import State as ConnectionState
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from wavegate_server import errors
+from wavegate_server.network import Proxies, Proxy, Tunnel, TunnelRefused
 from wavegate_server.waves import close
 
 SEND_TIMEOUT_S = 2.0
@@ -111,6 +112,7 @@ class Timings:
 
     dns_s: float
     tcp_s: float
+    """With a proxy: to the proxy, and until it has opened the tunnel."""
     tls_s: float | None
     """None without TLS."""
     upgrade_s: float
@@ -134,6 +136,8 @@ class DialOptions:
     ping_timeout_s: float = PING_TIMEOUT_S
     ssl: ssl.SSLContext | None = field(default=None)
     """None: the system's trust for `wss`, nothing for `ws`."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Which proxy leads to a URL; by default none."""
 
 
 class _Stopwatch:
@@ -164,13 +168,23 @@ class WebSocketDialer:
         where = url.partition("?")[0]
         clock = _Stopwatch()
         sock: socket.socket | None = None
+        proxy: Proxy | None = None
         try:
             async with asyncio.timeout(options.open_timeout_s):
                 uri = parse_uri(url)
                 loop = asyncio.get_running_loop()
-                found = await loop.getaddrinfo(uri.host, uri.port, type=socket.SOCK_STREAM)
-                clock.lap("dns_s")
-                sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, loop=loop)
+                proxy = options.proxies.to(url)
+                first: Proxy | WebSocketURI = proxy or uri
+                try:
+                    found = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
+                    clock.lap("dns_s")
+                    sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, loop=loop)
+                except OSError as exc:
+                    if proxy is None:
+                        raise
+                    raise TunnelRefused(f"the proxy {proxy} cannot be reached: {exc}") from exc
+                if proxy is not None:
+                    await _tunnel(sock, Tunnel(proxy, uri.host, uri.port))
                 clock.lap("tcp_s")
                 connection = await connect(
                     url,
@@ -179,8 +193,7 @@ class WebSocketDialer:
                     user_agent_header=None,
                     # Audio in base64 does not shrink, and deflate costs 50 KiB a connection.
                     compression=None,
-                    # An environment's proxy is for browsers; the upstream is reached directly.
-                    proxy=None,
+                    proxy=None,  # the socket leads through it already
                     open_timeout=None,
                     # Pings are this module's: the library's would count a session that is not reading (a slow
                     # caller) as a dead peer.
@@ -217,9 +230,14 @@ class WebSocketDialer:
             raise errors.UpstreamProtocol(f"the upstream at {where} does not speak WebSocket: {exc}") from exc
         except InvalidHandshake as exc:
             raise errors.UpstreamProtocol(f"the upstream at {where} does not speak WebSocket: {exc}") from exc
+        except TunnelRefused as exc:
+            if sock is not None:
+                sock.close()
+            raise errors.UpstreamUnavailable(f"the upstream at {where} cannot be reached: {exc}") from exc
         except TimeoutError as exc:
+            through = f" through the proxy {proxy}" if proxy is not None else ""
             raise errors.UpstreamUnavailable(
-                f"the upstream at {where} did not accept a connection within {options.open_timeout_s:g} s"
+                f"the upstream at {where} did not accept a connection{through} within {options.open_timeout_s:g} s"
             ) from exc
         except ssl.SSLError as exc:
             raise errors.UpstreamUnavailable(
@@ -235,6 +253,15 @@ class WebSocketDialer:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return WebSocketTransport(connection, options, clock.timings(tls=uri.secure))
+
+
+async def _tunnel(sock: socket.socket, tunnel: Tunnel) -> None:
+    """Have the proxy at the other end of `sock` open a tunnel. Raises `TunnelRefused` and OSError."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, tunnel.request)
+    # Nothing follows the answer before we have spoken, so that no byte of the tunnel's own is read with it.
+    while not tunnel.feed(await loop.sock_recv(sock, 4096)):
+        pass
 
 
 def _tls(url: str, options: DialOptions) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from wavegate_server.network import is_loopback
 from wavegate_server.telemetry import encoding
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,8 @@ class GrpcSender:
             # A new channel is to have a connection of its own.
             ("grpc.use_local_subchannel_pool", 1),
         ]
+        if is_loopback(urlsplit(destination.endpoint).hostname or ""):
+            options.append(("grpc.enable_http_proxy", 0))
         if destination.insecure:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
@@ -301,7 +304,9 @@ class HttpSender:
         destination = self._destination
         if self._session is None:
             self._session = self._aiohttp.ClientSession(
-                timeout=self._aiohttp.ClientTimeout(total=destination.timeout_s), trust_env=True
+                timeout=self._aiohttp.ClientTimeout(total=destination.timeout_s),
+                # The environment's proxies do not lead back to this machine.
+                trust_env=not is_loopback(urlsplit(destination.endpoint).hostname or ""),
             )
         headers = {"Content-Type": "application/x-protobuf", **destination.headers}
         if destination.gzip:
