@@ -306,3 +306,97 @@ async def test_recordings() -> None:
             )
         )
         assert (await failure_of(call)).what == ("INVALID_ARGUMENT", "UPSTREAM_REJECTED")
+
+
+CARD = "my card is 4111 1111 1111 1111"
+AND = "and it is 4222 2222 2222 2222"
+
+
+def update(number: int, policy: str = "IMMEDIATE", **fields: Any) -> Any:
+    return request(
+        update_settings=v1.UpdateTranscriptionSettings(
+            update_id=f"u{number}",
+            settings=v1.TranscriptionSettings(**fields),
+            apply_policy=v1.ApplyPolicy.Value(f"APPLY_POLICY_{policy}"),
+        )
+    )
+
+
+@pytest.mark.parametrize("policy", ["IMMEDIATE", "NEXT_BOUNDARY"])
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        ({}, []),
+        ({"empty_finalize": "silent", "last_apart": True}, []),
+        ({"stt_delay_s": 0.5}, []),
+        ({"stt_sockets": 1}, []),
+        ({}, ["stt:drop,nth=1,after-bytes=40000"]),
+        ({}, ["stt:drop,nth=1,after-frames=2"]),
+        ({}, ["stt:close=1011,nth=1,after-bytes=90000", "stt:drop,nth=3,after-bytes=30000"]),
+    ],
+    ids=str,
+)
+async def test_a_card_number_stays_hidden_when_redaction_is_turned_off_behind_it(
+    policy: str, options: dict[str, Any], faults: list[str]
+) -> None:
+    """Whatever becomes of the connection that heard it. No final and no word of one shows a digit of it."""
+    async with listening(waves_local.Options(**options)) as (call, gateway):
+        for fault in faults:
+            gateway.upstream.faults.add(fault)
+        first = pcm(CARD)
+        await call.say(start(redact_pci=True, word_timings=True, interim_results=True))
+        await call.say(*audio(first))
+        await call.say(update(1, policy, redact_pci=False))
+        await call.say(*audio(pcm(" " + AND)), END)
+        assert (await call.rest()).code is grpc.StatusCode.OK
+        applied = [a for a in call.all("settings_ack") if a.state == v1.SettingsAck.STATE_APPLIED]
+        (offset,) = (seconds(a.audio_offset) for a in applied)
+        assert offset >= len(first) / 2 / RATE_HZ
+        finals = [t for t in call.transcripts if t.is_final and t.text]
+        assert not [t.text for t in finals if "1111" in t.text]
+        assert not [w.text for t in finals for w in t.words if "1111" in w.text]
+        assert " ".join(t.text for t in finals if t.settings_revision == 1).startswith("my card is [")
+        if policy == "IMMEDIATE":
+            assert offset == pytest.approx(len(first) / 2 / RATE_HZ)
+            assert " ".join(t.text for t in finals if t.settings_revision == 2) == AND
+        heard = [r.query.get("redact_pci") for r in gateway.upstream.journal.of("stt") if r.status == 101]
+        assert heard[-1] == "false"
+
+
+async def test_redaction_hides_what_follows_when_it_is_turned_on() -> None:
+    async with listening() as (call, gateway):
+        await call.say(start(word_timings=True))
+        await call.say(*audio(pcm(CARD)))
+        await call.say(update(1, redact_pci=True))
+        await call.say(*audio(pcm(AND)), END)
+        assert (await call.rest()).code is grpc.StatusCode.OK
+        finals = [(t.text, t.settings_revision) for t in call.transcripts if t.is_final and t.text]
+        assert [revision for _, revision in finals] == [1, 2]
+        assert finals[0][0] == CARD
+        assert finals[1][0].startswith("and it is [")
+        assert "2222" not in finals[1][0]
+        old, new = gateway.upstream.journal.of("stt")
+        assert (old.audio_bytes, new.audio_bytes) == (len(pcm(CARD)), len(pcm(AND)))
+
+
+async def test_each_stretch_of_audio_has_its_own_settings() -> None:
+    """Several deltas in a row, as fast as they can be sent."""
+    async with listening() as (call, gateway):
+        await call.say(start(language_code="en", max_words=2))
+        await call.say(*audio(pcm("one two three")))
+        await call.say(update(1, max_words=1))
+        await call.say(*audio(pcm("four five")))
+        await call.say(update(2, language_code="de"), update(3, max_words=9))
+        await call.say(*audio(pcm("six seven")), END)
+        assert (await call.rest()).code is grpc.StatusCode.OK
+        finals = [(t.text, t.settings_revision) for t in call.transcripts if t.is_final and t.text]
+        assert finals == [("one two", 1), ("three", 1), ("four", 2), ("five", 2), ("six seven", 4)]
+        records = [r for r in gateway.upstream.journal.of("stt") if r.audio_bytes]
+        assert [(r.query["language"], r.query["max_words"]) for r in records] == [
+            ("en", "2"),
+            ("en", "1"),
+            ("de", "9"),
+        ]
+        offsets = [seconds(a.audio_offset) for a in call.all("settings_ack") if a.state == 2]
+        before = [len(pcm("one two three")), len(pcm("one two threefour five"))]
+        assert offsets == pytest.approx([n / 2 / RATE_HZ for n in (before[0], before[1], before[1])])

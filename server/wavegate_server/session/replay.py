@@ -7,7 +7,9 @@ that it can be said that it was lost, should its connection be lost too.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from operator import attrgetter
 
 import msgspec
 
@@ -31,6 +33,9 @@ class Frame(msgspec.Struct, frozen=True):
     Unix epoch; None where the caller did not say."""
     fresh: bool = True
     """Whether a decoder can begin here."""
+
+
+_start = attrgetter("start")
 
 
 class AudioHistory:
@@ -98,6 +103,10 @@ class AudioHistory:
             raise IndexError(index)
         return self._frames[index - self._first]
 
+    def index_at(self, position: int) -> int:
+        """Number of the first frame that begins at `position` or behind it; of the next one to come where none does."""
+        return self._first + bisect_left(self._frames, position, key=_start)
+
     def at(self, position: int) -> Frame | None:
         """The kept frame that holds the sample before `position`: the last one that an end there covers."""
         for frame in reversed(self._frames):
@@ -122,6 +131,13 @@ class AudioHistory:
             if frame.fresh:
                 begin = number
         for _ in range(begin):
+            self._let_go()
+
+    def begin_at(self, position: int) -> None:
+        """Let go of all audio before `position`, as it must not be sent again. Where a decoder cannot begin there, it
+        misses what it would have needed of the audio before."""
+        self.cover(position)
+        while self._frames and not self._width and self._frames[0].end <= position:
             self._let_go()
 
     def evict(self, limit: int, before_index: int) -> list[Frame]:

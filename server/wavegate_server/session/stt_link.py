@@ -8,6 +8,7 @@ from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import WavegateError
 from wavegate_server.session.base import Link
+from wavegate_server.session.boundaries import Boundary
 from wavegate_server.session.events import ConnectionReason, Upstream
 from wavegate_server.session.replay import AudioHistory
 from wavegate_server.session.sound import SILENCE_S, sound_s
@@ -46,6 +47,9 @@ class SttLink(Link):
         """Where the last voice stopped."""
         self.heard_since_final = False
         """Whether a voice or a sound came since the last final."""
+        self.sounding_since: float | None = None
+        """When it was sent the first sound, on the loop's clock, since it last told of the end of a voice or of a
+        final; None where there was none."""
         self.had_final = False
         self.final_words: tuple[stt.HeardWord, ...] = ()
         """Of the last final with words."""
@@ -53,8 +57,12 @@ class SttLink(Link):
         """Words that lie before this were in finals of an earlier connection."""
         self.replayed_until = 0
         """Up to here an earlier connection had the audio, too."""
+        self.leaving: Boundary | None = None
+        """Where the audio ends that it is still to be heard on, before another connection takes its place for other
+        settings; None while none will."""
         self.deaf = False
-        """It said its last final; what else it says is heard on the connection that follows."""
+        """True once it said all there is to say before it is left; what else it says is heard on the connection that
+        follows."""
 
     @property
     def upstream(self) -> Upstream:
@@ -78,10 +86,16 @@ class SttLink(Link):
         replayed = self.timeline.base < self.replayed_until
         return replayed and not self.had_final and (self.speech_ended_at or 0) <= self.replayed_until
 
-    @property
-    def has_all(self) -> bool:
-        """Whether all audio that is there was sent."""
-        return self._headers_sent == len(self._history.headers) and self.cursor >= self._history.next_index
+    def has_all(self, limit: int | None = None) -> bool:
+        """Whether all audio that is there was sent, up to the frame of number `limit` where that is given."""
+        end = self._history.next_index if limit is None else min(limit, self._history.next_index)
+        return self._headers_sent == len(self._history.headers) and self.cursor >= end
+
+    def said_final(self) -> None:
+        """Note that it said a final."""
+        self.heard_since_final = False
+        self.sounding_since = None
+        self.had_final = True
 
     def send_audio(self, now: float) -> None:
         """Put the next header page or frame into the outbox. There must be one: see `has_all`."""
@@ -98,6 +112,8 @@ class SttLink(Link):
         sound = sound_s(frame.data, self._format.encoding, self._clock.duration_s(samples))
         if sound:
             self.heard_since_final = True
+            if self.sounding_since is None:
+                self.sounding_since = now
         self.outbox.extend(self.protocol.audio(frame.data, now, sound_s=sound))
         timeline.sent(samples)
         self.cursor += 1

@@ -3,7 +3,8 @@
 All audio goes through the history: it is kept until a final transcript covers it, and a connection is only a
 reader of it, with a cursor (`stt_link`). A connection that is lost, or replaced for other settings, is followed by
 one whose cursor stands where the finals end; so nothing is lost and no final comes twice. What the connections say
-becomes one transcript in `transcripts`. Who does what:
+becomes one transcript in `transcripts`. Audio that came before a settings delta is final under the old settings before
+any other connection takes over, and is never sent to one with the new ones (`boundaries`). Who does what:
 
 - `submit` and `update_settings` (the caller's stream and the control plane) change the session at once;
 - `_work` sends, and dials when there is no connection;
@@ -23,9 +24,9 @@ from wavegate_server import errors
 from wavegate_server.audio import AudioFormat
 from wavegate_server.errors import WavegateError
 from wavegate_server.session.base import APPLY_WITHIN_S, Session, State
+from wavegate_server.session.boundaries import Arrival, Boundaries, Boundary
 from wavegate_server.session.context import SessionContext
 from wavegate_server.session.events import (
-    ApplyPolicy,
     ConnectionChanged,
     ConnectionReason,
     ConnectionState,
@@ -72,11 +73,13 @@ PACE_S = 0.005
 """A source that is held back to real time may be ahead of it by less than this."""
 UNHEARD_S = 0.1
 """This much sound behind the last final may be a word that the upstream did not come to."""
-FORCED_FINAL_S = 1.0
-"""How long a connection that is to be replaced has for a last final."""
+VOICE_WITHIN_S = 1.0
+"""Sound that an upstream has had for so long without telling of a voice is none."""
 TRIAL_S = 0.2
 """How long a new connection is watched before the old one is let go: an upstream without room accepts it and
 then closes it."""
+WORD_S = 1.5
+"""A word that begins before a boundary has ended so long after it."""
 MAX_ID_CHARS = 128
 """The upstream's bound on `external_session_id`."""
 MAX_UNREAD_EVENTS = 256
@@ -142,11 +145,7 @@ class TranscriptionSession(Session):
         """What ends the session, found by a task that cannot raise it there."""
         # Settings that wait for another connection.
         self._switching: asyncio.Task[None] | None = None
-        self._in_switch: list[Pending] = []
-        self._one_by_one = False
-        """Whether the upstream refused deltas together, so that each has to be tried alone."""
-        self._accepted_at: dict[Pending, int] = {}
-        """How much audio had come before a waiting delta."""
+        self._boundaries = Boundaries(ledger)
         # Wakers.
         self._room = asyncio.Event()
         """Set whenever `ready` should look again."""
@@ -269,11 +268,11 @@ class TranscriptionSession(Session):
         if not isinstance(outcome, Pending):
             self._acknowledge(outcome)
             return
-        for ack in self.ledger.supersede(outcome, lambda old: old not in self._in_switch):
+        arrival = Arrival(self._history.end, self._history.next_index)
+        for ack in self.ledger.supersede(outcome, self._boundaries.may_supersede(arrival)):
             self._acknowledge(ack)
         self.ledger.accept(outcome)
-        self._accepted_at[outcome] = self._history.end
-        self._accepted_at = {p: self._accepted_at[p] for p in self.ledger.pending}
+        self._boundaries.accept(outcome, arrival)
         self._warn_languages(update.delta)
         self._settle(now)
         if outcome in self.ledger.pending:
@@ -289,89 +288,115 @@ class TranscriptionSession(Session):
 
     def _settle(self, now: float) -> None:
         """Apply the deltas whose time has come."""
-        if self._switching is None:
-            self._apply_in_place(now)
-            if self._boundary(now):
-                self._switching = asyncio.create_task(self._switch(), name=f"switch {self.session_id}")
+        self._apply_in_place(now)
+        self._find_boundary(now)
+        boundary, link = self._boundaries.current, self._link
+        if boundary is None or self._switching is not None or self._transcripts.complete:
+            return
+        if link is None or link.protocol.close_sent:
+            return
+        if self._ending is not None and boundary.position >= self._history.end:
+            self._boundaries.drop()  # no audio will come that it could govern
+            return
+        self._switching = asyncio.create_task(self._switch(link, boundary), name=f"switch {self.session_id}")
+        self._switching.add_done_callback(self._on_switched)
 
     def _apply_in_place(self, now: float) -> None:
         """Apply the deltas at the head of the line that need no other connection."""
         pending = self.ledger.pending
-        while pending and all(how.value <= Mechanism.IN_PLACE.value for _, how in pending[0].fields):
+        while (
+            pending
+            and self._boundaries.current is None
+            and all(how.value <= Mechanism.IN_PLACE.value for _, how in pending[0].fields)
+        ):
             self._apply([pending[0]], now, self._history.end)
+            pending = self.ledger.pending
 
-    def _boundary(self, now: float) -> bool:
-        """Whether the deltas that wait for another connection may have it now."""
-        pending, link = self.ledger.pending, self._link
-        if not pending or link is None or self._transcripts.complete or link.protocol.close_sent:
-            return False
-        if self._ending is not None:
-            # Only for audio that came after the delta; nothing more will.
-            return any(self._accepted_at[p] < self._history.end for p in pending)
-        if any(p.update.policy is ApplyPolicy.IMMEDIATE for p in pending):
-            return True
-        if now >= pending[0].accepted_at + APPLY_WITHIN_S:
-            return True
-        transcripts = self._transcripts
-        return not link.speaking and (not transcripts.open_text or transcripts.is_speech_over(link))
+    def _find_boundary(self, now: float) -> None:
+        """Set the boundary of the deltas that wait for another connection, where there is one to be had."""
+        pending, boundaries = self.ledger.pending, self._boundaries
+        if not pending or boundaries.current is not None or boundaries.pull() is not None:
+            return
+        link, transcripts, end = self._link, self._transcripts, self._history.end
+        if link is None:
+            boundaries.choose(transcripts.covered, 0)  # another connection follows in any case
+            return
+        positions = [p for p in map(boundaries.position, pending) if p < end or self._ending is None]
+        if not positions:
+            return  # at the end of the input, behind all audio
+        position = positions[-1]
+        came = self._history.index_at(position)
+        # The audio before the deltas has to be there before it can tell anything.
+        if link.cursor >= came and transcripts.is_speech_over(link) and link.speech_ended_at is not None:
+            boundaries.choose(max(position, link.speech_ended_at), link.cursor)
+        elif link.cursor >= came and self._is_at_rest(link, now):
+            boundaries.choose(position, link.cursor)
+        elif self._ending is not None or now >= pending[0].accepted_at + APPLY_WITHIN_S:
+            # In mid-speech: between two words, then, of which the connection in use has heard the first one whole.
+            wanted = self._history.index_at(position + self._clock.samples(WORD_S))
+            boundaries.choose(position, max(link.cursor, wanted), spares_last_word=link.cursor > wanted)
+
+    def _is_at_rest(self, link: SttLink, now: float) -> bool:
+        """Whether nobody speaks, as far as an upstream tells that has had its time."""
+        rests_at = self._rests_at(link)
+        return not link.speaking and not self._transcripts.open_text and (rests_at is None or now >= rests_at)
+
+    def _rests_at(self, link: SttLink) -> float | None:
+        """When the sound that was sent counts as no voice, should the upstream tell of none."""
+        return None if link.sounding_since is None else link.sounding_since + VOICE_WITHIN_S
 
     def _apply(self, batch: list[Pending], now: float, position: int) -> None:
         """Put deltas in force from `position` of the audio on."""
         reconnected = any(how is Mechanism.RECONNECT for p in batch for _, how in p.fields)
         passed = self._history.passed_sequence if reconnected and self._history.end else None
         offset_s = self._clock.seconds(position)
-        for pending in batch:
-            self._accepted_at.pop(pending, None)
-            self._acknowledge(self.ledger.apply(pending, now, audio_offset_s=offset_s, input_sequence=passed))
+        for pending in list(batch):
+            ack = self.ledger.apply(pending, now, audio_offset_s=offset_s, input_sequence=passed)
+            self._boundaries.done(pending, self._history.first_index)
+            self._acknowledge(ack)
 
-    async def _switch(self) -> None:
-        """Bring the waiting deltas into force over another connection, while the one in use goes on."""
-        try:
-            while self.ledger.pending and self._link is not None and not self._transcripts.complete:
-                await self._switch_once(self._link, self._batch())
-                self._apply_in_place(self._now())
-                if not self._one_by_one:
-                    break
-        except asyncio.CancelledError:
-            raise
-        except Exception as exc:
-            self._crash = exc
-        finally:
-            self._in_switch = []
-            self._one_by_one = self._one_by_one and bool(self.ledger.pending)
-            self._switching = None
-            self._wake.set()
+    def _on_switched(self, switch: asyncio.Task[None]) -> None:
+        self._switching = None
+        if not switch.cancelled() and (crash := switch.exception()) is not None:
+            self._crash = crash
+        self._wake.set()
 
-    def _batch(self) -> list[Pending]:
-        """The deltas to apply with the next connection."""
-        pending = self.ledger.pending
-        self._in_switch = pending[:1] if self._one_by_one else list(pending)
-        return self._in_switch
-
-    async def _switch_once(self, old: SttLink, batch: list[Pending]) -> None:
+    async def _switch(self, old: SttLink, boundary: Boundary) -> None:
+        """Bring deltas into force over another connection: that is opened first, then the one in use says all that it
+        was sent before the boundary, then the other takes over."""
+        batch = self._boundaries.attempt()
+        link: SttLink | None = None
         try:
             link = await self._open_patiently(batch[-1].settings)
         except errors.UpstreamCapacity:
-            # No room for two connections: the old one goes first, and `_work` opens the next.
-            if self._link is old:
+            pass  # no room for two connections: the old one goes first
+        except WavegateError as exc:
+            self._refused(batch, exc)
+            return
+        try:
+            if not await self._is_drained(old, boundary):
+                return  # lost: the audio before the boundary is sent again under its own settings
+            if link is not None:
+                self._take_over(link, batch, ConnectionReason.SETTINGS_UPDATE, 1, self._retry.max_attempts)
+            elif self._link is old:
                 self._sent_before += old.timeline.connection_samples
                 self._link = None
                 self._loss = (None, ConnectionReason.SETTINGS_UPDATE)
                 self._say_disconnected(old, ConnectionReason.SETTINGS_UPDATE)
                 await _close(old)
-            return
-        except WavegateError as exc:
-            self._refused(batch, exc)
-            return
-        try:
-            hurry = any(p.update.policy is ApplyPolicy.IMMEDIATE for p in batch)
-            over_at = old.speech_ended_at if self._transcripts.is_speech_over(old) else None
-            if self._link is old and not hurry and over_at is not None:
-                await self._force_final(old, over_at)
-            self._take_over(link, batch, ConnectionReason.SETTINGS_UPDATE, 1, self._retry.max_attempts)
         finally:
-            if self._link is not link:
+            if link is not None and self._link is not link:
                 link.release()
+
+    async def _is_drained(self, old: SttLink, boundary: Boundary) -> bool:
+        """Have the old connection say all that it has to say of the audio before the boundary. Return whether that is
+        final now; False where the connection was lost before, or the session is over."""
+        old.leaving = boundary
+        self._wake.set()
+        while self._link is old and not old.deaf and not self._transcripts.complete:
+            self._heard.clear()
+            await self._heard.wait()
+        return not self._transcripts.complete and self._boundaries.is_reached(self._transcripts.covered)
 
     async def _open_patiently(self, settings: Settings) -> SttLink:
         """Open another connection beside the one in use; trouble on the way is worth some tries."""
@@ -408,43 +433,28 @@ class TranscriptionSession(Session):
         link.release(error)
         raise error
 
-    async def _force_final(self, link: SttLink, position: int) -> None:
-        """Ask for a last final of what was said up to `position`; it may stay out."""
-        transcripts = self._transcripts
-        turn = Turn("", position, link.cursor, self._now(), own=True)
-        transcripts.add(turn)
-        self._wake.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FORCED_FINAL_S):
-                while transcripts.holds(turn) and self._link is link:
-                    self._heard.clear()
-                    await self._heard.wait()
-        transcripts.drop(turn)
-
     def _refused(self, batch: list[Pending], error: WavegateError) -> None:
         """The upstream would not have these settings: the old ones stay."""
-        if len(batch) > 1 and isinstance(error, _FATAL):
-            self._one_by_one = True
+        if isinstance(error, _FATAL) and self._boundaries.refused_together():
             return
         for pending in list(batch):
-            self._accepted_at.pop(pending, None)
             for ack in self.ledger.reject(pending, error):
                 self._acknowledge(ack)
+            self._boundaries.done(pending, self._history.next_index)
 
     # -- the upstream's events ----------------------------------------------------------------------------------
 
     def _on_event(self, link: SttLink, event: stt.SttEvent, now: float) -> None:
-        if link is not self._link or self._transcripts.complete:
-            return  # replaced: its successor hears the same audio
+        if link is not self._link or link.deaf or self._transcripts.complete:
+            return  # replaced, or about to be: its successor hears what follows
         match event:
             case stt.TranscriptReceived():
                 self._on_delivery(link, now)
-                if not link.deaf:
-                    covered = self._transcripts.covered
-                    if self._transcripts.said(link, event, now):
-                        link.progressed = True
-                    if self._transcripts.covered > covered:
-                        self._retry.delivered()
+                covered = self._transcripts.covered
+                if self._transcripts.said(link, event, now):
+                    link.progressed = True
+                if self._transcripts.covered > covered:
+                    self._retry.delivered()
             case stt.SpeechStarted() | stt.SpeechEnded():
                 self._on_delivery(link, now)
                 self._transcripts.voice(link, isinstance(event, stt.SpeechStarted), event.at_s)
@@ -467,23 +477,26 @@ class TranscriptionSession(Session):
         # What sounded was no speech where connection after connection has nothing to say of it.
         is_sure = self._mute_closes >= self._retry.max_attempts
         self._mute_closes += 1
-        is_owed = link.heard_since_final or self._is_sound_left()
+        is_owed = link.heard_since_final or self._is_sound_left(link)
         if self._transcripts.open_text or (is_owed and not is_sure):
             error = errors.UpstreamUnavailable("the upstream closed before it sent its last transcript")
             self._on_failed(link, error, 1000)
+        elif link.leaving is not None:
+            self._transcripts.leave(link, link.leaving, now)
         else:
             self._transcripts.end(link, now)
 
-    def _is_sound_left(self) -> bool:
-        """True where sound lies behind what finals cover: it may have been sent before the last of them came."""
+    def _is_sound_left(self, link: SttLink) -> bool:
+        """True where a connection was sent sound that lies behind what finals cover: it may have been before the last
+        of them came."""
         history = self._history
-        frames = (history.frame(i) for i in range(history.first_index, history.next_index))
+        frames = (history.frame(i) for i in range(history.first_index, link.cursor))
         encoding, seconds = self.audio_format.encoding, self._clock.duration_s
         return sum(sound_s(f.data, encoding, seconds(f.end - f.start)) for f in frames) >= UNHEARD_S
 
     def _on_failed(self, link: SttLink, error: WavegateError, code: int | None = None) -> None:
         """A connection is of no more use: its error ends the session, or another connection follows."""
-        if link is not self._link or self._transcripts.complete:
+        if link is not self._link or link.deaf or self._transcripts.complete:
             return
         reason = link.reason(error)
         if link.protocol.keepalives_unanswered and isinstance(error, errors.UpstreamRejected):
@@ -499,6 +512,8 @@ class TranscriptionSession(Session):
         self._retry.connection_ended(self._now() - link.opened_at, served)
         self._say_disconnected(link, reason, error, code)
         link.release(error)
+        if self._switching is not None and not self._boundaries.is_reached(self._transcripts.covered):
+            self._switching.cancel()  # what came before the boundary has to be heard under the old settings first
         # A connection that only replaces another may find its place still taken by that one.
         full = error.metadata.get("close_code") == "1008" and (link.delivered or not self.reconnect_count)
         if full or isinstance(error, _FATAL):
@@ -586,11 +601,13 @@ class TranscriptionSession(Session):
         if (turn := self._transcripts.next_turn(link)) is not None:
             turn.asked, turn.asked_at = link, now
             link.outbox.extend(link.protocol.finalize(now, owed=bool(self._transcripts.open_text)))
-        elif not link.has_all:
+        elif not link.has_all(self._boundaries.limit):
             link.send_audio(now)
             self._forwarded = max(self._forwarded, link.timeline.position)
             self._bound_history(now)
             self._room.set()
+        elif link.leaving is not None:
+            self._ask_all(link, link.leaving, now)
         elif self._ending is not None and self._switching is None:
             self._end_stream(link, now)
         elif link.keepalive_due:
@@ -600,6 +617,17 @@ class TranscriptionSession(Session):
                 link.send_silence(self._silence, now)
             elif not self._keepalive_refused:
                 link.outbox.extend(link.protocol.keepalive())
+
+    def _ask_all(self, link: SttLink, boundary: Boundary, now: float) -> None:
+        """Ask a connection that is to be left for all that it has to say. It is closed as well, since an upstream may
+        pass over a finalize with nothing to say, but not over the end."""
+        if self._transcripts.owes(link):
+            self._transcripts.ask_all(link, boundary, now)
+            link.outbox.extend(link.protocol.finalize(now, owed=True))
+            link.outbox.extend(link.protocol.close_stream(now))
+        elif not link.deaf:
+            self._transcripts.leave(link, boundary, now)
+            self._heard.set()
 
     def _end_stream(self, link: SttLink, now: float) -> None:
         if self._framer.rest_bytes:
@@ -627,7 +655,7 @@ class TranscriptionSession(Session):
                 await asyncio.sleep(delay)
             attempt, attempts = self._retry.attempt, self._retry.attempts
             self._retry.dialled()
-            batch = self._batch() if self.state is not State.CONNECTING else []
+            batch = self._next_batch()
             try:
                 link = await self._open(batch[-1].settings if batch else self.ledger.settings, attempt)
             except WavegateError as exc:
@@ -640,8 +668,14 @@ class TranscriptionSession(Session):
                 self._retry.connected()
                 self._take_over(link, batch, reason, attempt, attempts)
                 return
-            finally:
-                self._in_switch = []
+
+    def _next_batch(self) -> list[Pending]:
+        """The deltas that a connection brings into force which follows one that was lost: those of the boundary, once
+        all that came before it is final."""
+        if self.state is State.CONNECTING:
+            return []
+        self._find_boundary(self._now())
+        return self._boundaries.attempt() if self._boundaries.is_reached(self._transcripts.covered) else []
 
     def _delay_s(self, error: WavegateError) -> float | None:
         """Whether to try again, and after how long; a full account only within the queue's time."""
@@ -710,7 +744,8 @@ class TranscriptionSession(Session):
                 lost_audio_s=None if first else self._clock.duration_s(lost),
             )
         )
-        self._apply(batch, now, link.timeline.base)
+        self._apply(batch, now, transcripts.covered)
+        self._find_boundary(now)
         self._wake_all()
 
     async def _receive(self, link: SttLink) -> None:
@@ -769,8 +804,14 @@ class TranscriptionSession(Session):
     # -- time, totals, the end ----------------------------------------------------------------------------------
 
     def _due(self) -> float | None:
-        times = [p.accepted_at + APPLY_WITHIN_S for p in self.ledger.pending if p not in self._in_switch]
-        if (link := self._link) is not None:
+        times = []
+        link = self._link
+        if self.ledger.pending and self._boundaries.current is None:
+            looks_at = [self.ledger.pending[0].accepted_at + APPLY_WITHIN_S]
+            if link is not None and (rests_at := self._rests_at(link)) is not None:
+                looks_at.append(rests_at)
+            times += [at for at in looks_at if at > self._now()]  # what is past has changed nothing
+        if link is not None:
             if (deadline := link.protocol.deadline()) is not None:
                 times.append(deadline)
             if self._wants_keepalive(link):
@@ -798,7 +839,7 @@ class TranscriptionSession(Session):
         link, transcripts = self._link, self._transcripts
         return (
             link is None
-            or not link.has_all
+            or not link.has_all()
             or bool(transcripts.open_text)
             or transcripts.waits
             or self._ending is not None

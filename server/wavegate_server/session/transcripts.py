@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wavegate_server.session import transcription_events as out
+from wavegate_server.session.boundaries import Boundary
 from wavegate_server.session.events import Upstream
 from wavegate_server.session.ledger import SettingsLedger
 from wavegate_server.session.replay import AudioHistory, Frame
@@ -29,6 +30,8 @@ QUIET_S = 1.0
 """Quiet after a `finalize` with nothing to say that answers it (contract, `Finalize`)."""
 SLOW_ANSWER_S = 3.0
 """The same where a voice or a sound came since the last final: the answer may only be slow."""
+CUT_WORD_S = 0.3
+"""A word that ends this close to where the audio was cut off may have been cut with it."""
 HEARD_AFTER_S = 10.0
 """Audio of this age was heard: an upstream that owes an answer for longer has stalled."""
 
@@ -43,7 +46,7 @@ class Turn:
     """Number of the first frame behind it."""
     received_at: float
     own: bool = False
-    """The gateway's, before it replaces the connection; `position` is where the voice stopped then."""
+    """The gateway's, before it replaces the connection for other settings."""
     asked: SttLink | None = None
     """The connection that was asked."""
     asked_at: float = 0.0
@@ -127,17 +130,8 @@ class Transcripts:
     def add(self, turn: Turn) -> None:
         self._turns.append(turn)
 
-    def holds(self, turn: Turn) -> bool:
-        """Whether it still waits."""
-        return turn in self._turns
-
-    def drop(self, turn: Turn) -> None:
-        """Wait for it no more."""
-        if turn in self._turns:
-            self._turns.remove(turn)
-
     def drop_own(self) -> None:
-        """The connection that the gateway asked for a last final is gone."""
+        """Forget the finalize that the gateway asked of a connection which is gone, or has answered."""
         for turn in [t for t in self._turns if t.own]:
             self._turns.remove(turn)
 
@@ -145,7 +139,7 @@ class Transcripts:
         """The turn that this connection has to be asked for now."""
         for turn in self._turns:
             if turn.asked is not link:
-                return turn if turn.index <= link.cursor else None
+                return turn if turn.index <= link.cursor and _is_before(turn, link.leaving) else None
         return None
 
     def quiet_turn(self, link: SttLink) -> tuple[Turn, float] | None:
@@ -182,6 +176,7 @@ class Transcripts:
                 return
         else:
             link.speaking = False
+            link.sounding_since = None
             link.speech_ended_at = position
             if not self._voice_on:
                 return
@@ -194,13 +189,21 @@ class Transcripts:
     def said(self, link: SttLink, event: stt.TranscriptReceived, now: float) -> bool:
         """Take what a connection said, for now or for good. Return whether some of it is new: no connection said as
         much of the audio that finals do not cover, or a final covers more of it than before."""
-        said = self._place(link, event)
+        said, leaving = self._place(link, event), link.leaving
         covered, is_longer = self.covered, len(said.text) > self._most_chars
         self._most_chars = max(self._most_chars, len(said.text))
-        if event.is_last and link.protocol.close_sent:
+        is_last = event.is_last and link.protocol.close_sent
+        turn = None
+        if event.is_final and event.from_finalize and not is_last:
+            turn = self._answered_turn(link, said, now)
+        if leaving is not None:
+            said = self._up_to(leaving, link, said)
+        if leaving is not None and (is_last or (turn is not None and turn.own)):
+            self._on_left(link, leaving, said, now)
+        elif is_last:
             self._on_last(link, said, now)
         elif event.is_final:
-            self._on_final(link, said, event, now)
+            self._on_final(link, said, event, turn, now)
         elif said.text or (self.open_text and not said.repeated):
             self._on_partial(link, said, now)
         if self.covered > covered:
@@ -210,6 +213,23 @@ class Transcripts:
     def end(self, link: SttLink | None, now: float) -> None:
         """Nothing more comes, and nothing was left to say: the last answers."""
         self._on_last(link, _NOTHING, now)
+
+    def owes(self, link: SttLink) -> bool:
+        """Whether a connection that is to be left may have something to say of the audio that it was sent."""
+        return (
+            bool(self.open_text)
+            or link.timeline.position > self.covered
+            or any(t.asked is link for t in self._turns)
+        )
+
+    def ask_all(self, link: SttLink, boundary: Boundary, now: float) -> None:
+        """Note that a connection which is to be left is asked for all that it has to say."""
+        turn = Turn("", boundary.position, boundary.index, now, own=True, asked=link, asked_at=now)
+        self._turns.append(turn)
+
+    def leave(self, link: SttLink, boundary: Boundary, now: float) -> None:
+        """Note that a connection which is to be left has nothing more to say: what it was sent is final."""
+        self._on_left(link, boundary, _NOTHING, now)
 
     def lost(self, position: int, now: float) -> None:
         """The audio before `position` is gone: words of the open segment that lie there will not be heard again, so
@@ -281,34 +301,70 @@ class Transcripts:
         end = link.timeline.position if said.end is None else said.end
         self._emit(self._transcribed(said, self._segments.show(), end, now, stable_prefix_length=stable))
 
-    def _on_final(self, link: SttLink, said: _Said, event: stt.TranscriptReceived, now: float) -> None:
-        turn = self._answered_turn(link, said, now) if event.from_finalize else None
+    def _on_final(
+        self, link: SttLink, said: _Said, event: stt.TranscriptReceived, turn: Turn | None, now: float
+    ) -> None:
+        """`turn`: the one that the final answers."""
         trigger = FinalTrigger.UNSPECIFIED
-        if turn is not None and turn.own:
-            trigger = FinalTrigger.RECONNECT
-            link.deaf = True
-            said = self._up_to(turn.position, said)
-        elif event.from_finalize:
+        if event.from_finalize:
             trigger = FinalTrigger.CLIENT_FINALIZE
         elif event.speech_final or self._ended_by_silence(link, said):
             trigger = FinalTrigger.ENDPOINT
-        answered = turn if turn is not None and not turn.own else None
+        elif link.leaving is not None and link.protocol.close_sent:
+            trigger = FinalTrigger.RECONNECT
         # An empty final closes an open segment, unless it is empty because it said nothing new.
-        closes = bool(self.open_text) and not said.repeated and trigger is not FinalTrigger.RECONNECT
-        if said.text or answered is not None or closes:
-            self._say_final(link, said, trigger, answered, now)
-        link.heard_since_final = False
-        link.had_final = True
+        closes = bool(self.open_text) and not said.repeated
+        if said.text or turn is not None or closes:
+            self._say_final(link, said, trigger, turn, now)
+        link.said_final()
 
-    def _up_to(self, position: int, said: _Said) -> _Said:
-        """A forced final without words that it may have cut: those are heard whole on the next connection."""
-        limit = self._clock.seconds(position)
-        words = tuple(w for w in said.words if _middle(w) <= limit)
+    def _on_left(self, link: SttLink, boundary: Boundary, said: _Said, now: float) -> None:
+        """A connection that is to be left said its last: what it was sent up to the boundary is final, and answers
+        the turns that lie before it."""
+        link.deaf = True
+        self.drop_own()
+        turns = [t for t in self._turns if _is_before(t, boundary)]
+        chosen = self._turn_of(said, turns) if turns and said.text else None
+        for turn in turns[: turns.index(chosen)] if chosen is not None else turns:
+            self._answer_empty(turn, now)
+        if said.text or self.open_text:
+            trigger = FinalTrigger.RECONNECT if chosen is None else FinalTrigger.CLIENT_FINALIZE
+            if chosen is not None:
+                self._turns.remove(chosen)
+            if said.end is None and said.text:
+                # Without word times nobody can tell which of it lies before the boundary, so all of it does.
+                said = replace(said, end=link.timeline.position)
+            self._say_final(link, said, trigger, chosen, now)
+        for turn in turns[turns.index(chosen) + 1 :] if chosen is not None else ():
+            self._answer_empty(turn, now)
+        self.covered = max(self.covered, boundary.position)
+        self.finalized = max(self.finalized, self.covered)
+        self._history.begin_at(self.covered)
+        self.covered = max(self.covered, self._history.start)  # a decoder may begin a little later
+
+    def _up_to(self, boundary: Boundary, link: SttLink, said: _Said) -> _Said:
+        """What was said before a boundary, where the connection was sent more than that. The words behind it are
+        heard on the next connection, whole."""
+        limit = max(boundary.position, self.covered)
+        sent = link.timeline.position
+        if sent <= limit or not said.words:
+            return said
+        words = said.words
+        if boundary.spares_last_word:
+            last = words[-1]
+            is_cut = last.end_s > self._clock.seconds(sent) - CUT_WORD_S
+            if is_cut and link.protocol.close_sent and self._position(last.start_s) >= limit:
+                words = words[:-1]
+        else:
+            words = tuple(w for w in words if self._position(w.start_s) < limit)
         if len(words) == len(said.words):
             return said
         end = self._position(words[-1].end_s) if words else None
-        sentences = tuple(s for s in said.sentences if s.end_s <= limit)
-        return replace(said, text=_joined(words), words=words, sentences=sentences, end=end)
+        until = words[-1].end_s if words else 0.0
+        sentences = tuple(s for s in said.sentences if s.end_s <= until)
+        return replace(
+            said, text=_joined(words), words=words, sentences=sentences, end=end, repeated=not words
+        )
 
     def _ended_by_silence(self, link: SttLink, said: _Said) -> bool:
         """Whether a voice stopped behind the last word of a final: the proof that it is an end of speech."""
@@ -318,7 +374,7 @@ class Transcripts:
 
     def _answered_turn(self, link: SttLink, said: _Said, now: float) -> Turn | None:
         """The turn that a final answers; those before it, which the upstream passed over, had nothing to say."""
-        asked = [t for t in self._turns if t.asked is link]
+        asked = [t for t in self._turns if t.asked is link and _is_before(t, link.leaving)]
         if not asked:
             return None
         chosen = self._turn_of(said, asked) or asked[0]
@@ -468,6 +524,11 @@ class Transcripts:
             audio_latency_s=now - frame.received_at if frame is not None else None,
             capture_latency_s=capture_latency_s,
         )
+
+
+def _is_before(turn: Turn, boundary: Boundary | None) -> bool:
+    """Whether a turn ends no later than a boundary. One behind it is the next connection's to answer."""
+    return boundary is None or turn.position <= boundary.position
 
 
 def _middle(piece: out.Word | out.Sentence) -> float:

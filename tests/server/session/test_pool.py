@@ -335,7 +335,7 @@ async def test_another_language_is_heard_in_its_region() -> None:
     await caller.send(speech([1]), paced_hz=RATE_HZ)
     for language in ("en-GB", "ta-IN"):
         caller.update(f"to-{language}", language_code=language)
-        await caller.send(speech([2]) + silence(2), paced_hz=RATE_HZ)
+        await caller.send(speech([2]) + silence(2), 320, paced_hz=RATE_HZ)
     assert (await caller.end()).error is None
     assert [t.url.partition("/waves")[0] for t in dialer.transports] == [
         "wss://east",

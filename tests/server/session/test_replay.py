@@ -129,6 +129,26 @@ def test_a_decoder_cannot_begin_on_a_continued_page() -> None:
     assert places(history) == [(2880, 3840)]
 
 
+def test_a_boundary_lets_no_packet_from_before_it_be_sent_again() -> None:
+    """Not even those that a decoder would need to hear the first sample behind it."""
+    for lead_in in (0, 312):
+        history = opus(*[Piece(b"p", 960)] * 4, lead_in=lead_in)
+        history.begin_at(1920 - lead_in)
+        assert places(history)[0] == (1920 - lead_in, 2880 - lead_in)
+        history.begin_at(3840 - lead_in)
+        assert len(history) == 0
+    history = filled(10, 20, 5)
+    history.begin_at(13)
+    assert places(history) == [(13, 30), (30, 35)]
+
+
+def test_a_place_has_a_first_frame_behind_it() -> None:
+    history = filled(10, 20, 5)
+    assert [history.index_at(p) for p in (-5, 0, 1, 10, 11, 30, 31, 35, 99)] == [0, 0, 1, 1, 2, 2, 3, 3, 3]
+    history.cover(13)
+    assert [history.index_at(p) for p in (0, 13, 14)] == [1, 1, 2]
+
+
 @given(
     lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30),
     finals=st.lists(st.integers(0, 1500), max_size=10),

@@ -858,12 +858,12 @@ async def test_between_turns_a_change_reconnects_at_once() -> None:
     )
     assert ack.settings is not None
     assert ack.settings["language_code"] == "hi"
-    assert ack.audio_offset_s == 100.2  # where the finals end
+    assert ack.audio_offset_s == 101.25  # all that came before it
     assert ack.apply_duration_s == pytest.approx(now() - before)
     old, new = dialer.transports
     assert new.query["language"] == "hi"
     await old.ended()
-    assert old.closed_code == 1000
+    assert [m["type"] for m in old.json_sent()] == ["finalize", "close_stream"]
     assert caller.connections == [("CONNECTED", "INITIAL"), ("CONNECTED", "SETTINGS_UPDATE")]
     await caller.send(speech([2]), 320, paced_hz=RATE_HZ)
     await caller.end()
@@ -935,11 +935,12 @@ async def test_a_forced_final_leaves_out_what_it_cut() -> None:
 @virtual_time
 async def test_a_forced_final_counts_up_to_the_pause_that_it_was_forced_in() -> None:
     caller, old = await opened(FakeDialer(), {"word_timings": True})
-    await heard(caller, old, SECOND * 2)
-    old.say(stt_speech_started(0.1), stt_transcript("one", words=[("one", 0.1, 0.5)]))
+    await heard(caller, old, silence(0.25))
+    old.say(stt_speech_started(0.1), stt_transcript("on", words=[("on", 0.1, 0.25)]))
     await caller.until(Transcribed)
     caller.update("u", punctuation=False)
-    old.say(stt_speech_ended(0.5))
+    await heard(caller, old, SECOND)
+    old.say(stt_transcript("one", words=[("one", 0.1, 0.5)]), stt_speech_ended(0.5))
     await old.expect(lambda m: m == {"type": "finalize"})
     # Another word came and went before the answer, which cut it.
     old.say(
@@ -955,30 +956,31 @@ async def test_a_forced_final_counts_up_to_the_pause_that_it_was_forced_in() -> 
 
 
 @virtual_time
-async def test_a_last_final_that_stays_out_is_not_waited_for_long() -> None:
+async def test_a_last_final_that_stays_out_is_waited_for_and_then_asked_of_another_connection() -> None:
+    """One of the old settings: they govern what it is about."""
     dialer = FakeDialer()
-    caller, old = await opened(dialer)
+    caller, old = await opened(dialer, {"word_timings": True})
     await heard(caller, old, SECOND)
     old.say(stt_speech_started(0.1), stt_transcript("one", words=[("one", 0.1, 0.5)]))
     await caller.until(Transcribed)
     caller.update("u", punctuation=False)
     old.say(stt_speech_ended(0.5))
-    await old.expect(lambda m: m == {"type": "finalize"})
+    await old.expect(lambda m: m == {"type": "close_stream"})
     asked = now()
+    await old.ended()
+    assert now() - asked == pytest.approx(10.0)  # STT owes an answer for 10 s
+    again = await dialer.connection(2)
+    assert "punctuate" not in again.query
+    await again.expect(lambda m: m == {"type": "close_stream"})
+    assert again.audio_sent() == SECOND
+    again.say(stt_transcript("one.", final=True, from_finalize=True, words=[("one.", 0.1, 0.5)]))
     ack = await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
-    assert now() - asked == pytest.approx(1.0)
-    assert ack.audio_offset_s == 0.0
+    assert ack.audio_offset_s == 1.0
+    assert [(t.text, t.settings_revision) for t in caller.finals] == [("one.", 1)]
     new = dialer.last
-    await new.expect(lambda m: isinstance(m, bytes))
-    caller.update("u2", punctuation=True)
-    new.say(stt_speech_started(0.1), stt_transcript("one", words=[("one", 0.1, 0.5)]), stt_speech_ended(0.5))
-    await new.expect(lambda m: m == {"type": "finalize"})
-    new.drop()
-    asked = now()
-    await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED, count=2)
-    assert now() - asked < 0.1
-    assert len(dialer.dials) == 3
-    assert caller.finals == []
+    assert new.query["punctuate"] == "false"
+    await heard(caller, new, LOUD)
+    assert new.audio_sent() == LOUD
     await caller.vanish()
 
 
@@ -992,10 +994,14 @@ async def test_a_speech_without_end_is_interrupted_after_five_seconds() -> None:
     talking = asyncio.create_task(caller.send(speech(range(1, 40)), 320, paced_hz=RATE_HZ))
     ack = await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
     assert now() - accepted == pytest.approx(5.3, abs=0.1)
-    assert ack.audio_offset_s == 0.0  # nothing was final: all of it is heard again, with the new settings
     await talking
     await caller.end()
     assert caller.text.split() == [f"w{n}" for n in range(40)]
+    # The change lies between two words.
+    old, new = ([t for t in caller.finals if t.settings_revision == revision] for revision in (1, 2))
+    assert old[-1].end_s == ack.audio_offset_s <= new[0].start_s
+    assert old[-1].final_trigger is FinalTrigger.RECONNECT
+    assert ack.audio_offset_s == pytest.approx(accepted + 5.0, abs=0.3)
 
 
 @virtual_time
@@ -1018,8 +1024,14 @@ async def test_immediate_means_in_mid_speech_and_pulls_the_earlier_ones_along() 
     open_segment = caller.partials[-1].segment_id
     await talking
     await caller.end()
-    assert caller.text.split() == [f"w{n}" for n in range(1, 10)]
+    assert [(t.text, t.settings_revision) for t in caller.finals] == [
+        ("w1 w2", 1),
+        ("w3 w4 w5 w6 w7 w8 w9", 3),
+    ]
     assert caller.finals[0].segment_id == open_segment == "segment-1"
+    assert {a.audio_offset_s for a in caller.all(SettingsAcknowledged) if a.state is AckState.APPLIED} == {
+        0.5
+    }
 
 
 @virtual_time
@@ -1102,7 +1114,8 @@ async def test_where_there_is_no_room_for_two_the_old_one_goes_first() -> None:
     caller.update("u", punctuation=False)
     await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
     first, _, third = dialer.transports
-    assert first.closed_code == 1000
+    assert first.gone
+    assert first.json_sent()[-1] == {"type": "close_stream"}
     assert third.query["punctuate"] == "false"
     assert caller.connections == [
         ("CONNECTED", "INITIAL"),
@@ -1124,7 +1137,7 @@ async def test_a_full_account_says_so_in_the_handshake_too() -> None:
     caller.update("u", ApplyPolicy.IMMEDIATE, punctuation=False)
     await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
     assert len(dialer.dials) == 4
-    assert dialer.transports[0].closed_code == 1000
+    assert dialer.transports[0].json_sent()[-1] == {"type": "close_stream"}
     await caller.send(speech([2]), 320, paced_hz=RATE_HZ)
     await caller.end()
     assert caller.text == "w1 w2"
@@ -1226,8 +1239,7 @@ async def test_an_ack_says_which_input_was_the_last_with_the_old_settings() -> N
     await caller.until(Transcribed, lambda t: t.is_final)
     caller.update("u", punctuation=False)
     ack = await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
-    # The final ends at 0.2 s: with message 2.
-    assert (ack.audio_offset_s, ack.applied_after_input_sequence) == (0.2, 2)
+    assert (ack.audio_offset_s, ack.applied_after_input_sequence) == (1.0, 6)
     await caller.vanish()
 
 
@@ -1276,18 +1288,34 @@ async def test_a_delta_behind_the_last_audio_ends_with_the_session() -> None:
 
 
 @virtual_time
-async def test_a_drop_is_a_boundary_for_waiting_deltas() -> None:
+async def test_a_drop_is_no_reason_to_hear_what_came_before_under_new_settings() -> None:
     dialer = recognizing(max_words=1000)
     caller = Caller(dialer)
     await caller.send(speech([1, 2]), 320, paced_hz=RATE_HZ)
     caller.update("u", punctuation=False)
     dialer.last.drop()
-    await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
-    assert dialer.last.query["punctuate"] == "false"
-    assert len(dialer.dials) == 2
-    await caller.send(speech([3]), 320, paced_hz=RATE_HZ)
+    await caller.send(speech([3]) + silence(0.5) + speech([4]), 320, paced_hz=RATE_HZ)
     await caller.end()
-    assert caller.text == "w1 w2 w3"
+    assert [(t.text, t.settings_revision) for t in caller.finals] == [("w1 w2 w3", 1), ("w4", 2)]
+    assert [t.query.get("punctuate") for t in dialer.transports] == [None, None, "false"]
+    assert caller.acks("u")[-1].audio_offset_s == pytest.approx(0.7)
+
+
+@virtual_time
+async def test_a_drop_behind_all_that_came_before_is_a_boundary() -> None:
+    dialer = recognizing(max_words=1000)
+    caller = Caller(dialer)
+    await caller.send(speech([1]), 320, paced_hz=RATE_HZ)
+    caller.finalize("f")
+    await caller.until(Transcribed, lambda t: t.is_final)
+    dialer.last.stop_reading()
+    caller.update("u", punctuation=False)
+    dialer.last.drop()
+    await caller.until(SettingsAcknowledged, lambda a: a.state is AckState.APPLIED)
+    assert [t.query.get("punctuate") for t in dialer.transports] == [None, "false"]
+    await caller.send(speech([2]), 320, paced_hz=RATE_HZ)
+    await caller.end()
+    assert caller.text == "w1 w2"
 
 
 @virtual_time
@@ -1301,9 +1329,9 @@ async def test_a_drop_while_new_settings_are_dialled_loses_nothing() -> None:
     dialer.transports[0].drop()
     await caller.send(speech([3]), 320, paced_hz=RATE_HZ)
     await caller.end()
-    assert caller.text == "w1 w2 w3"
+    assert [(t.text, t.settings_revision) for t in caller.finals] == [("w1 w2", 1), ("w3", 2)]
     assert caller.acks("u")[-1].state is AckState.APPLIED
-    assert len(dialer.dials) == 2
+    assert [t.query.get("punctuate") for t in dialer.transports] == [None, None, "false"]
 
 
 # -- drops --------------------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ class Conversation:
     def may_drop(self) -> bool:
         """More than three failures without a final in between would rightly end the session."""
         assert self.caller is not None
-        if (finals := sum(bool(t.text) for t in self.caller.finals)) > self.finals:
+        # What the session has said, though the caller may not have read it yet.
+        said = self.caller.session._transcripts._segments._finals
+        if (finals := len(said)) > self.finals:
             self.finals, self.drops = finals, 0
         self.drops += 1
         return self.drops <= 3

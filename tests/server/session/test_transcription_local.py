@@ -161,18 +161,23 @@ async def test_connections_drop_at_any_byte(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", seeds(10))
 async def test_settings_change_at_any_moment(seed: int) -> None:
+    """Within a word, too, where that is no boundary by itself: an IMMEDIATE one would cut it."""
     rng = random.Random(seed)
     pcm = audio(TEXT)
+    starts = [at for at, letter in enumerate(f" {TEXT}") if letter == " "]
     async with listening(faults=["stt:drop,nth=2,after-bytes=30000"] if seed % 3 == 0 else []) as (
         caller,
         upstream,
     ):
         at = 0
-        for number in range(3):
-            cut = rng.randrange(at, len(pcm))
+        for number, word in enumerate(sorted(rng.sample(range(len(starts)), 3))):
+            policy = rng.choice(list(ApplyPolicy)[:2])
+            cut = 2 * BLOCK * starts[word]
+            if policy is ApplyPolicy.NEXT_BOUNDARY:
+                cut += 2 * rng.randrange(BLOCK * len(TEXT.split()[word]))
             await caller.send(pcm[at:cut], 3000)
             at = cut
-            caller.update(f"u{number}", rng.choice(list(ApplyPolicy)[:2]), max_words=10 + number)
+            caller.update(f"u{number}", policy, max_words=10 + number)
             await asyncio.sleep(rng.choice([0.0, 0.0, 0.3]))
         await caller.send(pcm[at:], 3000)
         ended = await caller.end()
