@@ -13,11 +13,12 @@ from wavegate.speech import v1
 from waves_local.deterministic import encode_text
 
 from tests.support.gateway import RunningGateway, of, responses, running_gateway, start, text
+from tests.support.seeds import repetitions, seeds
 
 # Much work: on a machine under load it takes minutes.
 pytestmark = pytest.mark.timeout(600)
 
-CALLERS = 1000
+CALLERS = repetitions(200, 1000)
 AT_ONCE = 50
 RATE_HZ = 16000
 SAID = encode_text("the quick brown fox", RATE_HZ)
@@ -64,11 +65,12 @@ async def leave(gateway: RunningGateway, rng: random.Random, *, discard: bool = 
     assert await call.code() is grpc.StatusCode.OK
 
 
-async def test_of_1000_callers_that_discard_none_makes_the_upstream_finish() -> None:
+@pytest.mark.parametrize("seed", seeds(1))
+async def test_of_many_callers_that_discard_none_makes_the_upstream_finish(seed: int) -> None:
     options = waves_local.Options(journal_connections=2 * CALLERS)
     async with running_gateway(options) as gateway:
         assert gateway.upstream is not None
-        rng = random.Random(7)
+        rng = random.Random(seed)
         room = asyncio.Semaphore(AT_ONCE)
 
         async def one() -> None:

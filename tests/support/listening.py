@@ -17,6 +17,7 @@ from wavegate_server.session.events import (
     SettingsAcknowledged,
     UpdateSettings,
 )
+from wavegate_server.session.log import Entry
 from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.retry import RetryBudget
 from wavegate_server.session.transcription import TranscriptionSession
@@ -64,16 +65,26 @@ class Caller:
         self.times: list[float] = []
         self.sequence = 1
         self._news = asyncio.Event()
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._tasks = [asyncio.create_task(self.session.run()), asyncio.create_task(self._read())]
 
+    def stop_reading(self) -> None:
+        """Take no further event; one may be on its way."""
+        self._reads.clear()
+
     async def _read(self) -> None:
-        while (entry := await self.session.log.next()) is not None:
+        while (entry := await self._next()) is not None:
             self.events.append(entry.event)
             self.times.append(asyncio.get_running_loop().time())
             self.session.delivered(entry.event)
             self._news.set()
             self._news = asyncio.Event()
         self._news.set()
+
+    async def _next(self) -> Entry | None:
+        await self._reads.wait()
+        return await self.session.log.next()
 
     # -- saying -----------------------------------------------------------------------------------------------
 

@@ -55,8 +55,8 @@ def test_running_in_circles_is_an_error() -> None:
         while True:  # noqa: ASYNC110  the mistake that the limit is for
             await asyncio.sleep(0)
 
-    with pytest.raises(OutOfTime):
-        run_virtual(main())
+    with pytest.raises(OutOfTime, match="1000 turns in no time"):
+        run_virtual(main(), limit_turns=1000)
 
 
 @virtual_time

@@ -51,10 +51,11 @@ class _JumpingSelector(selectors.SelectSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Starts at 0 seconds."""
 
-    def __init__(self, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, limit_s: float = LIMIT_S, limit_turns: int = LIMIT_TURNS) -> None:
         self._virtual_now = 0.0
         self._turns = 0
         self._limit_s = limit_s
+        self._limit_turns = limit_turns
         selector = _JumpingSelector()
         selector.loop = self
         super().__init__(selector)
@@ -74,17 +75,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def turn(self) -> None:
         """Count a turn of the loop."""
         self._turns += 1
-        if self._turns > LIMIT_TURNS:
+        if self._turns > self._limit_turns:
             self._turns = 0  # what is left is tidied up
-            raise OutOfTime(f"{LIMIT_TURNS} turns in no time: " + self.describe())
+            raise OutOfTime(f"{self._limit_turns} turns in no time: " + self.describe())
 
     def describe(self) -> str:
         return f"at {self._virtual_now:.3f} s, tasks {sorted(t.get_name() for t in asyncio.all_tasks(self))}"
 
 
-def run_virtual(main: Coroutine[Any, Any, T], *, limit_s: float = LIMIT_S) -> T:
+def run_virtual(
+    main: Coroutine[Any, Any, T], *, limit_s: float = LIMIT_S, limit_turns: int = LIMIT_TURNS
+) -> T:
     """Run `main` to its end on virtual time and return its result. Tasks that it left are cancelled."""
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(limit_s)) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(limit_s, limit_turns)) as runner:
         return runner.run(main)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wavegate_server.session.log import MAX_WAITING_EVENTS, Entry, EventLog
+from wavegate_server import errors
+from wavegate_server.session.log import KEPT_BYTES, MAX_WAITING_EVENTS, Detached, Entry, EventLog
 
 from tests.support.virtual_time import run_virtual, settle, virtual_time
 
@@ -141,6 +142,93 @@ async def test_an_event_is_replaced_where_it_stands() -> None:
     log.replace(lambda event: event == "x", "X")
     assert [await log.next() for _ in range(3)] == [Entry("a", 0), Entry("B", 1), Entry("c", 2)]
     assert log.waiting_events == 0
+
+
+# -- what a resuming caller missed --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """An event with audio, as far as the log looks at it."""
+
+    audio: bytes
+
+
+@virtual_time
+async def test_what_was_delivered_comes_again_under_its_old_numbers() -> None:
+    log = EventLog(2.0)
+    log.keep()
+    for event in "abc":
+        log.append(event, 1)
+    assert await read(log, 3) == ["a", "b", "c"]
+    log.append("d", 1)
+    log.rewind(1)
+    seen = [((await read(log, 1))[0], log.position) for _ in range(3)]
+    assert seen == [("b", 2), ("c", 3), ("d", 4)]
+
+
+@virtual_time
+async def test_rewinding_to_the_newest_event_repeats_nothing() -> None:
+    log = EventLog(2.0)
+    log.keep()
+    log.append("a", 1)
+    await log.next()
+    log.rewind(1)
+    log.append("b", 1)
+    assert await read(log, 1) == ["b"]
+
+
+@pytest.mark.parametrize("sequence", [-1, 3, 99])
+@virtual_time
+async def test_a_place_where_the_log_never_was_is_a_gap(sequence: int) -> None:
+    log = EventLog(2.0)
+    log.keep()
+    log.append("a", 1)
+    log.append("b", 1)
+    assert await read(log, 2) == ["a", "b"]
+    with pytest.raises(errors.ResumeGap):
+        log.rewind(sequence)
+    log.append("c", 1)
+    assert await read(log, 1) == ["c"], "nothing has changed"
+
+
+@virtual_time
+async def test_without_keeping_only_the_newest_place_is_left() -> None:
+    log = EventLog(2.0)
+    log.append("a", 1)
+    await log.next()
+    log.rewind(1)
+    with pytest.raises(errors.ResumeGap):
+        log.rewind(0)
+
+
+@virtual_time
+async def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
+    log = EventLog(2.0)
+    log.keep()
+    size = KEPT_BYTES // 4
+    for number in range(6):
+        log.append(Chunk(bytes([number]) * size), 1)
+        await log.next()
+    with pytest.raises(errors.ResumeGap, match="came after 3 is still held"):
+        log.rewind(2)
+    log.rewind(3)
+    assert [event.audio[0] for event in await read(log, 3)] == [3, 4, 5]
+
+
+@virtual_time
+async def test_a_new_reader_takes_the_place_of_the_old_one() -> None:
+    log = EventLog(2.0)
+    old = log.attach()
+    waiting = asyncio.create_task(log.next(old))
+    await settle()
+    new = log.attach()
+    with pytest.raises(Detached):
+        await waiting
+    log.append("a", 1)
+    with pytest.raises(Detached):
+        await log.next(old)
+    assert await log.next(new) == Entry("a", 1)
 
 
 # -- the pace ----------------------------------------------------------------------------------------------------

@@ -1880,13 +1880,13 @@ async def test_a_caller_that_reads_nothing_is_read_no_further() -> None:
     dialer = recognizing()
     caller = Caller(dialer)
     await caller.until(SessionStarted)
-    caller._tasks[1].cancel()
+    caller.stop_reading()
     sending = asyncio.create_task(caller.send(speech(range(400)), 320, paced_hz=RATE_HZ))
     await asyncio.sleep(300)
     assert not sending.done()
-    assert 256 <= caller.session._unread < 300
+    assert 256 <= caller.session.log.waiting_events < 300
     sending.cancel()
-    caller._tasks[0].cancel()
+    await caller.vanish()
 
 
 @virtual_time
