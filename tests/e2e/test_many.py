@@ -113,7 +113,7 @@ async def listen(gateway: RunningGateway, number: int, everyone: asyncio.Barrier
     assert session.warnings() == []
     finals = [t for t in session.all("transcript") if t.is_final]
     timed = [word for transcript in finals for word in transcript.words]
-    assert [word.text for word in timed] == words
+    assert [word.text for word in timed] == words, [session.all("connection"), finals]
     assert finals[-1].full_text == " ".join(words)
     assert [t.is_last for t in finals].count(True) == 1
     starts = [0.0]

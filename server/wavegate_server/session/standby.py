@@ -84,8 +84,8 @@ class Standby:
             return None
         self._taken_at[key] = self._now()
         self._wanted.set()
-        ended = kept.watcher is None or kept.watcher.done()
-        if ended or not kept.transport.is_open or self._now() - kept.opened_at >= self._max_age_s:
+        # One whose watcher has ended is kept no more.
+        if not kept.transport.is_open or self._now() - kept.opened_at >= self._max_age_s:
             self._discard(kept)
             return None
         if kept.watcher is not None:

@@ -30,6 +30,28 @@ def names(sessions: list[Session]) -> list[str]:
     return [s.session_id for s in sessions]
 
 
+@pytest.mark.parametrize(
+    ("caller", "kind", "window_s", "found"),
+    [
+        ("alice", "tts", 30.0, True),
+        ("bob", "tts", 30.0, False),
+        ("alice", "stt", 30.0, False),
+        ("alice", "tts", 0.0, False),
+    ],
+)
+def test_who_may_resume_a_session(caller: str, kind: str, window_s: float, found: bool) -> None:
+    """Its caller, by the same kind of call, where it was granted."""
+    registry = Registry(0, 0)
+    live = session("s-1")
+    live.kind, live.resume_window_s = "tts", window_s
+    registry.add(live)
+    if found:
+        assert registry.resumable("s-1", caller, kind) is live
+    else:
+        with pytest.raises(errors.SessionNotFound):
+            registry.resumable("s-1", caller, kind)
+
+
 def test_no_limit_is_zero() -> None:
     registry = Registry(0, 0)
     assert [registry.admit("alice") for _ in range(100)][-1] == 100

@@ -46,6 +46,24 @@ async def test_a_connection_is_ready_and_another_follows_it() -> None:
 
 
 @virtual_time
+async def test_one_that_was_taken_is_not_given_up_for_those_who_wait() -> None:
+    """It was on offer while it stood ready; now it speaks."""
+    sockets = LocalLimiter(1)
+    standby, opener = Standby(sockets), Opener()
+    standby.want("k", opener)
+    await asyncio.sleep(1)
+    taken = standby.take("k")
+    assert taken is not None
+    waiting = sockets.ask("someone", lambda: None)
+    await asyncio.sleep(1)
+    assert opener.opened[0].is_open
+    assert not waiting.held
+    taken[1].release()
+    assert waiting.held
+    await standby.aclose()
+
+
+@virtual_time
 async def test_a_standby_is_never_older_than_the_idle_limit_allows() -> None:
     standby, opener = Standby(LocalLimiter(0)), Opener()
     standby.want("k", opener)

@@ -18,6 +18,19 @@ def test_a_connection_counts_from_where_it_took_up_the_session() -> None:
     assert timeline.to_session(0.25) == 18_000
 
 
+def test_silences_one_after_the_other_are_one() -> None:
+    """A caller may be silent for hours, at a keepalive every few seconds."""
+    timeline = Timeline(0, HZ)
+    timeline.sent(8000)
+    for _ in range(1000):
+        timeline.inserted(800)
+    assert repr(timeline) == "<Timeline 0+8000 silences=1>"
+    assert timeline.connection_samples == 808_000
+    timeline.sent(8000)
+    timeline.inserted(800)
+    assert repr(timeline) == "<Timeline 0+16000 silences=2>"
+
+
 def test_inserted_silence_is_taken_out_again() -> None:
     timeline = Timeline(0, HZ)
     timeline.sent(8_000)

@@ -298,6 +298,14 @@ def test_garbage_that_may_have_been_a_transcript_ends_the_connection(frame: Any)
     assert isinstance(error_of(receive(protocol(), frame)), errors.UpstreamProtocol)
 
 
+@pytest.mark.parametrize("kind", ["speech_started", "speech_ended"])
+def test_voice_activity_without_a_time_hides_no_transcript(kind: str) -> None:
+    """So it is passed over, also on a connection that never spoke garbage before."""
+    core = protocol()
+    assert receive(core, {"type": kind}, {"type": kind, "timestamp": "soon"}) == []
+    assert isinstance(error_of(receive(core, {"type": kind})), errors.UpstreamProtocol)
+
+
 def test_half_a_character_is_garbage() -> None:
     core = protocol()
     core.is_tolerant = True
