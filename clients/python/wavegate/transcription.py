@@ -9,7 +9,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -113,13 +113,14 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
     async def send_audio(self, content: bytes, *, capture_time: datetime | None = None) -> None:
         """Sends audio in the session's format, of any length; one packet where that is raw Opus.
 
-        `capture_time` is when the first sample was recorded; with it the gateway measures `capture_latency_s`.
+        `capture_time` is when the first sample was recorded; with it the gateway measures `capture_latency_s`. One
+        without a time zone is in local time, as everywhere in `datetime`.
         """
         for offset, piece in audio.pieces(content, self._format, self._message_bytes):
             timestamp = None
             if capture_time is not None and offset == 0:
                 timestamp = Timestamp()
-                timestamp.FromDatetime(capture_time)
+                timestamp.FromDatetime(capture_time.astimezone(UTC))
             await self._send(
                 audio=transcription_service_pb2.AudioInput(content=piece, capture_time=timestamp)
             )

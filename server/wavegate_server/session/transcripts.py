@@ -492,10 +492,12 @@ class Transcripts:
     ) -> out.Transcribed:
         settings, seconds = self._ledger.settings, self._clock.seconds
         frame, event = self._history.at(end), said.event
+        audio_latency_s = now - frame.received_at if frame is not None else None
         capture_latency_s = None
-        if frame is not None and frame.capture_epoch_s is not None:
+        if frame is not None and frame.capture_epoch_s is not None and audio_latency_s is not None:
             captured_at = frame.capture_epoch_s + self._clock.duration_s(end)
-            capture_latency_s = self._wall_clock() - captured_at
+            # Nothing is recorded after it has arrived: there the caller's clock is ahead of ours.
+            capture_latency_s = max(self._wall_clock() - captured_at, audio_latency_s)
         start_s = seconds(min(end, self.covered) if said.text else end)
         if said.words:
             start_s = said.words[0].start_s
@@ -521,7 +523,7 @@ class Transcripts:
             speech_final=event.speech_final if event is not None else False,
             extra=event.extra if event is not None else {},
             finalize_latency_s=now - turn.received_at if turn is not None else None,
-            audio_latency_s=now - frame.received_at if frame is not None else None,
+            audio_latency_s=audio_latency_s,
             capture_latency_s=capture_latency_s,
         )
 

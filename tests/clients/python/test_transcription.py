@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,22 @@ class TestAudio:
         assert [len(a.content) for a in sent] == [1000, 1000, 500]
         assert [a.HasField("capture_time") for a in sent] == [True, False, False]
         assert sent[0].capture_time.ToDatetime(UTC) == datetime(2026, 1, 2, tzinfo=UTC)
+
+    async def test_a_capture_time_without_a_zone_is_local_time(
+        self, gateway: FakeGateway, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        try:
+            async with client.transcribe() as session:
+                await session.send_audio(bytes(2), capture_time=datetime(2026, 1, 2, 12, 0))
+                east = timezone(timedelta(hours=9))
+                await session.send_audio(bytes(2), capture_time=datetime(2026, 1, 2, 15, 30, tzinfo=east))
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+        times = [a.capture_time.ToDatetime(UTC) for a in gateway.inputs("audio")]
+        assert times == [datetime(2026, 1, 2, 6, 30, tzinfo=UTC)] * 2
 
     async def test_an_opus_packet_stays_whole(self, gateway: FakeGateway, client: Client) -> None:
         gateway.max_audio_message_bytes = 100

@@ -427,6 +427,22 @@ async def test_latencies_count_from_the_last_sample_that_is_covered() -> None:
     await caller.vanish()
 
 
+@pytest.mark.parametrize("ahead_s", [3.0, 19_800.0])
+@virtual_time
+async def test_a_caller_whose_clock_is_ahead_gets_no_latency_below_that_of_its_audio(ahead_s: float) -> None:
+    """Nothing can have been recorded after it arrived."""
+    clock = 1_000_000.0
+    caller = Caller(recognizing(latency_s=0.3), wall_clock=lambda: clock + now())
+    await caller.until(SessionStarted)
+    caller.submit(AcceptAudio(speech([1]) + silence(0.3), clock + now() + ahead_s))
+    caller.finalize("f")
+    final = await caller.until(Transcribed, lambda t: t.finalize_id == "f")
+    assert final.audio_latency_s is not None
+    assert final.audio_latency_s > 0
+    assert final.capture_latency_s == final.audio_latency_s
+    await caller.vanish()
+
+
 @virtual_time
 async def test_everything_else_that_the_upstream_says_is_handed_on() -> None:
     caller, upstream = await opened(FakeDialer(), {"sentence_timings": True, "diarization": True})

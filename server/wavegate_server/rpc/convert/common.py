@@ -30,6 +30,8 @@ from wavegate_server.waves.settings import (
 MAX_LABELS = 16
 MAX_LABEL_CHARS = 128
 NANOS = 1_000_000_000
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Of a Timestamp: the years 1 and 9999."""
 
 
 @overload
@@ -64,6 +66,11 @@ def timestamp(epoch_s: float | None) -> Timestamp | None:
 def epoch_s(message: Timestamp) -> float:
     """A Timestamp to seconds since the Unix epoch."""
     return message.seconds + message.nanos / NANOS
+
+
+def valid_timestamp(message: Timestamp) -> bool:
+    """Return whether a Timestamp is within its type's range: the years 1 to 9999, and a part of a second."""
+    return FIRST_SECOND <= message.seconds <= LAST_SECOND and 0 <= message.nanos < NANOS
 
 
 # -- formats ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from wavegate_server.audio import (
 )
 from wavegate_server.errors import Violation
 from wavegate_server.rpc.convert import common
-from wavegate_server.rpc.convert.common import duration, epoch_s, optional_id, seconds
+from wavegate_server.rpc.convert.common import duration, epoch_s, optional_id, seconds, valid_timestamp
 from wavegate_server.session import transcription_events as heard
 from wavegate_server.session.events import EndSession, Upstream
 from wavegate_server.session.log import Entry
@@ -89,7 +89,11 @@ def command(request: pb.TranscribeStreamRequest) -> Any:
     match request.WhichOneof("input"):
         case "audio":
             audio = request.audio
-            captured_at = epoch_s(audio.capture_time) if audio.HasField("capture_time") else None
+            captured_at = None
+            if audio.HasField("capture_time"):
+                captured_at = epoch_s(audio.capture_time)
+                if not valid_timestamp(audio.capture_time):
+                    raise errors.InvalidInput.field("audio.capture_time", "is no valid Timestamp")
             return heard.AcceptAudio(audio.content, captured_at)
         case "finalize":
             finalize = request.finalize

@@ -162,6 +162,23 @@ def test_the_audio_format_is_required() -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        Timestamp(seconds=1 << 62),
+        Timestamp(seconds=-(1 << 62)),
+        Timestamp(seconds=253_402_300_800),
+        Timestamp(nanos=1_000_000_000),
+        Timestamp(nanos=-1),
+    ],
+    ids=str,
+)
+def test_a_capture_time_that_is_none_is_refused(wrong: Timestamp) -> None:
+    with pytest.raises(errors.InvalidInput) as raised:
+        convert.command(v1.TranscribeStreamRequest(audio=v1.AudioInput(content=b"ab", capture_time=wrong)))
+    assert violations(raised) == ["audio.capture_time"]
+
+
+@pytest.mark.parametrize(
     ("request_", "meant"),
     [
         (v1.TranscribeStreamRequest(audio=v1.AudioInput(content=b"ab")), heard.AcceptAudio(b"ab")),
