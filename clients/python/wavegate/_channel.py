@@ -121,6 +121,12 @@ class Channel:
         self._stubs: dict[Callable[[Any], Any], Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def max_send_bytes(self) -> int | None:
+        """How large a message may be that goes out here; `None` where the caller has lifted the limit."""
+        limit_bytes = int(dict(self._options)["grpc.max_send_message_length"])
+        return None if limit_bytes < 0 else limit_bytes
+
     def fresh(self) -> Channel:
         """The same with a connection of its own, which may lead to another process behind the same address."""
         other = copy(self)

@@ -17,6 +17,7 @@ from wavegate._session import RESUME_WINDOW_S
 from wavegate._settings_wire import audio_format_to_wire, seconds, settings_to_wire
 from wavegate._target import DEFAULT_TARGET
 from wavegate.control import SettingsStream
+from wavegate.errors import request_too_large
 from wavegate.events import SessionInfo, Voice
 from wavegate.once import Recognition, SpeechRequest
 from wavegate.settings import AudioFormat, SynthesisOptions, TranscriptionOptions
@@ -40,6 +41,15 @@ RECOGNIZE_TIMEOUT_S = 300.0
 def default_target() -> str:
     """Where the gateway is unless the caller says otherwise: `WAVEGATE_TARGET`, else 127.0.0.1:50051."""
     return os.environ.get("WAVEGATE_TARGET") or DEFAULT_TARGET
+
+
+def _read_recording(path: Path, limit_bytes: int | None) -> bytes:
+    """Return what a file holds. Raises `InvalidRequestError`, before it is read, where that is too much."""
+    with path.open("rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size  # 0 for a pipe
+        if limit_bytes is not None and size_bytes > limit_bytes:
+            raise request_too_large(size_bytes, limit_bytes, "content")
+        return file.read() if limit_bytes is None else file.read(limit_bytes + 1)
 
 
 class Client:
@@ -202,24 +212,27 @@ class Client:
         """Transcribes a recording of up to 32 MiB: a file, its content, or a `uri` that the upstream fetches.
 
         `audio_format` is for raw samples; a container says itself what it holds. Raises `OSError` for a file that
-        cannot be read, and what the gateway says against it.
+        cannot be read, `InvalidRequestError` for a recording that is too large, and what the gateway says against it.
+        What is larger can be streamed: `transcribe` and `send_file`.
         """
         if (recording is None) == (uri is None):
             raise TypeError("give either a recording or its uri")
+        limit_bytes = self._channel.max_send_bytes
         if isinstance(recording, bytes | None):
             content = recording
         else:
-            content = await asyncio.to_thread(Path(recording).read_bytes)
+            content = await asyncio.to_thread(_read_recording, Path(recording), limit_bytes)
+        request = transcription_service_pb2.RecognizeRequest(
+            content=content,
+            uri=uri,
+            audio_format=audio_format_to_wire(audio_format) if audio_format else None,
+            settings=settings_to_wire(types_pb2.TranscriptionSettings, settings),
+            request_id=request_id,
+        )
+        if limit_bytes is not None and request.ByteSize() > limit_bytes:
+            raise request_too_large(request.ByteSize(), limit_bytes, "content")
         response: transcription_service_pb2.RecognizeResponse = await self._channel.unary(
-            self._channel.transcription.Recognize,
-            transcription_service_pb2.RecognizeRequest(
-                content=content,
-                uri=uri,
-                audio_format=audio_format_to_wire(audio_format) if audio_format else None,
-                settings=settings_to_wire(types_pb2.TranscriptionSettings, settings),
-                request_id=request_id,
-            ),
-            timeout_s,
+            self._channel.transcription.Recognize, request, timeout_s
         )
         return Recognition(
             text=response.text,

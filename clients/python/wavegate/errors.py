@@ -3,7 +3,7 @@
     WavegateError                     whatever the gateway answered; also the base of all others
     ├── GatewayUnavailableError       no gateway there, or it takes nothing new on
     │   └── ConnectionLostError       it was there, and went away in mid-call
-    ├── InvalidRequestError           a field, a text or an order of messages that is not allowed
+    ├── InvalidRequestError           a field, a text, a size or an order of messages that is not allowed
     ├── AccessDeniedError             the caller's credential is missing, wrong or not enough
     ├── SessionNotFoundError          no session of this caller has that id, or no trace
     ├── ConflictError                 somebody else was quicker: another revision, another owner
@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -232,6 +233,23 @@ def error_from_status(status: types_pb2.Status) -> WavegateError:
     )
 
 
+_TOO_LARGE = re.compile(r"(Sent|Received) message larger than max \((\d+) vs\. (\d+)\)")
+"""What gRPC says, on either side, of a message above a transport's limit. Its code for that, RESOURCE_EXHAUSTED, is
+also that of limits that pass; this one does not."""
+
+
+def request_too_large(size_bytes: int, limit_bytes: int, field: str = "") -> InvalidRequestError:
+    """Return the exception for a request of `size_bytes` where `limit_bytes` may be sent; `field` is to blame."""
+    bound = f"at most {limit_bytes} bytes with the rest of the request"
+    what = "the recording" if field == "content" else "the request"
+    cure = "stream a recording instead (`transcribe` and `send_file`), or give its `uri`"
+    return InvalidRequestError(
+        f"{what} is too large: {bound}, got {size_bytes}; {cure}",
+        code="INVALID_ARGUMENT",
+        field_violations=(FieldViolation(field, bound),) if field else (),
+    )
+
+
 _LOST = frozenset[Code]({"UNAVAILABLE", "INTERNAL", "CANCELLED", "UNKNOWN"})
 """What a broken connection looks like through gRPC and the proxies in use: they do not agree on one code."""
 
@@ -258,6 +276,16 @@ def error_from_rpc(
                 return error_from_status(types_pb2.Status.FromString(value))
             except DecodeError:
                 break
+    if code == "RESOURCE_EXHAUSTED" and (too_large := _TOO_LARGE.search(details)) is not None:
+        size_bytes, limit_bytes = int(too_large[2]), int(too_large[3])
+        # A client that received it says so itself; a server says it of what this client sent.
+        if too_large[1] == "Received" and "SERVER:" not in details and "CLIENT:" in details:
+            return InvalidRequestError(
+                f"the answer of the gateway at {target} is too large: {size_bytes} bytes in one message, and this "
+                f"client takes {limit_bytes}; ask for less, or raise the option grpc.max_receive_message_length",
+                code="INVALID_ARGUMENT",
+            )
+        return request_too_large(size_bytes, limit_bytes)
     if answered and code in _LOST:
         return ConnectionLostError(
             f"the connection to the gateway at {target} was lost ({details or code}); open a new session",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import grpc
@@ -140,6 +141,42 @@ class TestWholes:
             await client.recognize()
         with pytest.raises(FileNotFoundError):
             await client.recognize(tmp_path / "missing.wav")
+
+    @pytest.mark.parametrize("source", ["bytes", "file", "pipe"])
+    async def test_a_recording_that_is_too_large_is_not_sent(
+        self, gateway: FakeGateway, tmp_path: Path, source: str
+    ) -> None:
+        """No retry would help: the same recording is as large later, so it is no `CapacityError`."""
+        options = [("grpc.max_send_message_length", 1000)]
+        content = bytes(1001)
+        async with Client(gateway.target, options=options) as client:
+            recording: bytes | Path = content
+            if source == "file":
+                recording = tmp_path / "long.wav"
+                recording.write_bytes(content)
+            elif source == "pipe":
+                recording = tmp_path / "pipe"
+                os.mkfifo(recording)
+                writing = asyncio.create_task(asyncio.to_thread(recording.write_bytes, content))
+            with pytest.raises(InvalidRequestError, match=r"at most 1000 bytes.*stream.*send_file") as caught:
+                await client.recognize(recording)
+            if source == "pipe":
+                await writing
+            assert [v.field for v in caught.value.field_violations] == ["content"]
+            assert not caught.value.retryable
+            assert gateway.metadata == []
+            assert (await client.recognize(bytes(900))).text == "900 bytes"
+
+    async def test_a_message_that_grpc_finds_too_large_on_either_side(self, gateway: FakeGateway) -> None:
+        async with Client(gateway.target, options=[("grpc.max_send_message_length", -1)]) as client:
+            with pytest.raises(
+                InvalidRequestError, match=r"the request is too large.*got 5000\d\d\d.*stream"
+            ) as caught:
+                await client.recognize(bytes(5_000_000))  # more than a gRPC server takes by default
+            assert not caught.value.retryable
+        async with Client(gateway.target, options=[("grpc.max_receive_message_length", 10)]) as client:
+            with pytest.raises(InvalidRequestError, match=r"the answer .* is too large.*takes 10"):
+                await client.recognize(b"a")
 
     async def test_no_gateway_for_any_of_it(self) -> None:
         async with Client("127.0.0.1:1") as client:

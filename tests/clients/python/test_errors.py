@@ -98,6 +98,32 @@ def rpc(
 
 
 class TestCallsThatGrpcEnded:
+    @pytest.mark.parametrize(
+        ("details", "says"),
+        [
+            ("Sent message larger than max (40000011 vs. 33554432)", "the request is too large"),
+            ("CLIENT: Sent message larger than max (40000011 vs. 33554432)", "the request is too large"),
+            ("SERVER: Received message larger than max (40000011 vs. 33554432)", "the request is too large"),
+            ("Received message larger than max (40000011 vs. 33554432)", "the request is too large"),
+            ("CLIENT: Received message larger than max (40000011 vs. 33554432)", "the answer of the gateway"),
+        ],
+    )
+    def test_a_message_above_the_transports_limit_is_no_limit_that_passes(
+        self, details: str, says: str
+    ) -> None:
+        error = rpc("RESOURCE_EXHAUSTED", details, answered=False)
+        assert type(error) is errors.InvalidRequestError
+        assert not error.retryable
+        assert says in error.message
+        assert "33554432" in error.message
+        assert "40000011" in error.message
+
+    def test_other_limits_of_the_transport_pass(self) -> None:
+        error = rpc(
+            "RESOURCE_EXHAUSTED", "received trailing metadata size exceeds soft limit", answered=False
+        )
+        assert type(error) is errors.CapacityError
+
     def test_details_in_the_trailer_win(self) -> None:
         trailer = status(S.NOT_FOUND, "SESSION_NOT_FOUND", "gone").SerializeToString()
         assert isinstance(

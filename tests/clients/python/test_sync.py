@@ -95,6 +95,14 @@ def test_controls_and_asks(client: sync.Client) -> None:
     assert client.recognize(b"1234").text == "4 bytes"
 
 
+def test_a_recording_that_is_too_large_is_no_limit_that_passes(gateway: FakeGateway) -> None:
+    options = [("grpc.max_send_message_length", 100)]
+    with sync.Client(gateway.target, options=options) as client:
+        with pytest.raises(errors.InvalidRequestError, match="stream") as caught:
+            client.recognize(bytes(101))
+        assert not caught.value.retryable
+
+
 @pytest.mark.parametrize(
     ("blocking", "asynchronous"),
     [
