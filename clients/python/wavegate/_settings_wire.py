@@ -40,6 +40,18 @@ def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
+def text_to_wire(text: str) -> str:
+    """Return text as UTF-8 can carry it: the halves of a surrogate pair joined, a lone one as U+FFFD.
+
+    Such text comes from JSON that was cut within a character, and from command lines that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def duration(value_s: float) -> Duration:
     """Seconds as a wire duration, to the nanosecond."""
     nanos = round(value_s * 1e9)

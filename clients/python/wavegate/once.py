@@ -10,7 +10,7 @@ from grpc import aio
 
 from wavegate._channel import Channel, ResponseStream
 from wavegate._events_wire import synthesis_event
-from wavegate._settings_wire import audio_format_to_wire, settings_to_wire
+from wavegate._settings_wire import audio_format_to_wire, settings_to_wire, text_to_wire
 from wavegate.errors import ConnectionLostError
 from wavegate.events import (
     AudioChunk,
@@ -74,7 +74,7 @@ class SpeechRequest:
     ) -> None:
         self._channel = channel
         self._request = synthesis_service_pb2.SynthesizeRequest(
-            text=text,
+            text=text_to_wire(text),
             settings=settings_to_wire(types_pb2.SynthesisSettings, settings),
             audio_format=audio_format_to_wire(audio_format) if audio_format else None,
             request_id=request_id,

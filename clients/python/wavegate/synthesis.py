@@ -15,7 +15,7 @@ from wavegate._duplex import GOODBYE_S
 from wavegate._events_wire import synthesis_event, utterance_cancelled
 from wavegate._iteration import iterate
 from wavegate._session import BaseSession, Unfinished, UpdateArguments
-from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire
+from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire, text_to_wire
 from wavegate.audio import bytes_per_second
 from wavegate.errors import ConnectionLostError, WavegateError
 from wavegate.events import (
@@ -263,7 +263,8 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
     ) -> Utterance:
         """Sends a piece of text: of the named utterance, else of the open one, else of a new one.
 
-        A new id ends the utterance before it. Pieces are joined as they are, without a blank between them.
+        A new id ends the utterance before it. Pieces are joined as they are, without a blank between them. A lone
+        surrogate, which UTF-8 cannot carry, is sent as U+FFFD.
         """
         self._check_open()
         utterance = self._utterance(utterance_id or self._open_id)
@@ -276,7 +277,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         if utterance._session_number is None:
             utterance._session_number = self._moves
         self._open_id = None if end_utterance else utterance.utterance_id
-        pieces = _split(text, self.started.limits.max_text_message_chars)
+        pieces = _split(text_to_wire(text), self.started.limits.max_text_message_chars)
         for number, piece in enumerate(pieces, 1):
             await self._send(
                 text=synthesis_service_pb2.TextInput(

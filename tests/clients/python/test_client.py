@@ -113,6 +113,10 @@ class TestWholes:
         assert speech.completed.metrics.input_character_count == 11
         assert [w.reason for w in speech.warnings] == ["VOICE_UNKNOWN"]
 
+    async def test_half_a_character_of_a_text_is_replaced(self, client: Client) -> None:
+        speech = await client.synthesize_once("half \udc80", voice_id="magnus")
+        assert speech.completed.metrics.input_character_count == 6
+
     async def test_or_event_by_event(self, client: Client) -> None:
         events = [e async for e in client.synthesize_once("Hello there", voice_id="magnus")]
         assert [type(e) for e in events][2:] == [AudioChunk, AudioChunk, UtteranceCompleted]

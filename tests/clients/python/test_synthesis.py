@@ -208,6 +208,16 @@ class TestText:
         assert sent == ["one two ", "three ", "four ", "fiveandsix", "andseven ", "eight"]
         assert [t.end_utterance for t in gateway.inputs("text")] == [False] * 5 + [True]
 
+    async def test_half_a_character_does_not_end_the_session(
+        self, gateway: FakeGateway, client: Client
+    ) -> None:
+        """As in JSON that was cut within an emoji: UTF-8, and so gRPC, cannot carry it."""
+        async with client.synthesize(voice_id="magnus") as session:
+            await session.send_text("whole \ud83d\ude42, half \ud83d", utterance_id="u", end_utterance=True)
+            await session.end()
+            assert text_of(b"".join([chunk async for chunk in session.audio()])) != ""
+        assert [t.text for t in gateway.inputs("text")] == ["whole 🙂, half \ufffd"]
+
     async def test_what_the_token_source_raises_comes_out_of_the_handle(
         self, gateway: FakeGateway, client: Client
     ) -> None:
