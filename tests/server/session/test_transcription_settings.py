@@ -328,14 +328,12 @@ async def test_an_upstream_with_nothing_to_say_lets_settings_change_at_once() ->
 @virtual_time
 async def test_packets_and_pages_from_before_a_delta_are_not_sent_again() -> None:
     for encoding in (Encoding.OPUS, Encoding.OGG_OPUS):
-        dialer = odd()
-        dialer.peer = lambda transport: Ear(transport)
-
         class Ear(Odd):
             def received(self, message: str | bytes) -> None:
                 if isinstance(message, str):
                     super().received(message)
 
+        dialer = FakeDialer(peer=Ear)
         caller = Caller(dialer, audio_format=AudioFormat(encoding, 16000))
         if encoding is Encoding.OPUS:
             packets = [bytes([0xF8, n]) for n in range(50)]
