@@ -148,7 +148,8 @@ async def _attempt(
     )
     metrics.first_sent_at = now()
     handed_ns = time.time_ns()
-    async with http.stream(target, "POST", sse.SSE_PATH, content=body) as response:
+    path = sse.path_of(settings, old_paths=target.old_tts_path)
+    async with http.stream(target, "POST", path, content=body) as response:
         if utterance.trace is not None:
             utterance.trace.sent(len(text), handed_ns, time.time_ns())
         yield started_event(context, settings, audio_format)
@@ -175,7 +176,7 @@ async def _attempt(
         for chunk in chunks(utterance, utterance.encoder.finish(), 0, audio_format, size):
             yield chunk
         utterance.upstreams.append(
-            Upstream(reader.session_id, reader.request_id, endpoint_of(target.http_url(sse.SSE_PATH)), 0)
+            Upstream(reader.session_id, reader.request_id, endpoint_of(target.http_url(path)), 0)
         )
     metrics.ended_at = now()
     yield UtteranceCompleted(utterance, Completion.UPSTREAM)

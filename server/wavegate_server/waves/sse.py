@@ -15,10 +15,12 @@ import pybase64
 
 from wavegate_server import errors
 from wavegate_server.waves import close
-from wavegate_server.waves.settings import SYNTHESIS, Settings, upstream_values
+from wavegate_server.waves.settings import LIGHTNING_V2, SYNTHESIS, Settings, upstream_values
 from wavegate_server.waves.tts import is_word_time
 
 SSE_PATH = "/waves/v1/tts/live"
+SSE_OLD_PATH = "/waves/v1/lightning-v3.1/stream"
+SSE_V2_PATH = "/waves/v1/lightning-v2/stream"
 
 _STREAM_ONLY = ("max_buffer_delay_ms", "complete_backoff_ms")
 """What has a meaning only where text is streamed."""
@@ -46,6 +48,13 @@ class Done:
 
 
 SseEvent = Audio | Word | Done
+
+
+def path_of(settings: Settings, *, old_paths: bool) -> str:
+    """The endpoint that serves these settings: an old model has its own, a flag brings the old one back."""
+    if settings.get("model") == LIGHTNING_V2:
+        return SSE_V2_PATH
+    return SSE_OLD_PATH if old_paths else SSE_PATH
 
 
 def body(settings: Settings, text: str, sample_rate_hz: int, session_id: str, request_id: str) -> bytes:
