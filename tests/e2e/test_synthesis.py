@@ -9,6 +9,7 @@ import re
 import time
 import unicodedata
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,6 +21,9 @@ import waves_local
 from wavegate.speech import v1
 from wavegate.speech.v1 import synthesis_service_pb2_grpc
 from wavegate_server import __version__
+from wavegate_server.session.account import Account
+from wavegate_server.session.context import UpstreamTarget
+from wavegate_server.session.pool import Upstreams
 from wavegate_server.telemetry.otel import OtelTelemetry
 from wavegate_server.waves.tts import Mode
 
@@ -1247,3 +1251,36 @@ async def test_a_session_that_ends_well_closes_its_connection_in_order() -> None
             lambda journal: [r.close_code for r in journal.of("tts")].count(None) == 0
         )
         assert [r.close_code for r in gateway.upstream.journal.of("tts")] == [1000, 1006]
+
+
+@pytest.mark.parametrize(
+    ("model", "old_tts_path", "path"),
+    [
+        ("lightning-v2", False, "/waves/v1/lightning-v2/stream"),
+        ("lightning_v2", True, "/waves/v1/lightning-v2/stream"),
+        ("lightning_v3.1", True, "/waves/v1/lightning-v3.1/stream"),
+    ],
+)
+async def test_a_whole_text_goes_where_its_model_is_served(model: str, old_tts_path: bool, path: str) -> None:
+    def upstreams(target: UpstreamTarget) -> Upstreams:
+        return Upstreams(replace(target, old_tts_path=old_tts_path))
+
+    async with running_gateway(upstreams=upstreams) as gateway:
+        got = await events(gateway.synthesis.Synthesize(whole(WORDS, model=model, voice_id="emily")))
+        assert waves_local.spoken(b"".join(e.audio.audio for e in got)) == WORDS
+        assert gateway.upstream is not None
+        (record,) = gateway.upstream.journal.of("sse")
+        assert (record.path, record.status) == (path, 200)
+
+
+async def test_a_whole_text_on_a_full_account_is_refused_before_its_deadline() -> None:
+    """With the reason and the time to come back, which a caller whose deadline has passed never learns."""
+    account = Account(active_requests=1)
+    place = account.requests.ask("other", lambda: None)
+    async with running_gateway(account=account) as gateway:
+        call = gateway.synthesis.Synthesize(whole(WORDS), timeout=1.0)
+        status = await failure_of(call)
+        assert status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert status.reason == "UPSTREAM_CAPACITY"
+        assert status.retry_s is not None
+    place.release()

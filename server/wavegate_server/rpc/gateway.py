@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from wavegate_server.rpc.auth import Authenticator
 from wavegate_server.session.context import Bounds
@@ -11,6 +12,10 @@ from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import Dialer
 from wavegate_server.telemetry import NullTelemetry, Telemetry
 from wavegate_server.waves.settings import Settings
+
+ANSWER_S = 0.1
+"""So long before its deadline a call that waits in vain is answered: later, the caller would only learn that time is
+up, and not why, nor when to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +35,11 @@ class Gateway:
     stt_keepalive: str = "silence"
     """`silence` or `message`: what keeps a quiet transcription connection open."""
     auth: Authenticator = field(default_factory=Authenticator)
+
+    def queue_wait_s(self, context: Any) -> float:
+        """Seconds that a unary call, or one with a single request, may wait for the account: the gateway's bound, or
+        what its own deadline leaves where that is sooner."""
+        left_s: float | None = context.time_remaining()
+        if left_s is None:
+            return self.bounds.max_queue_wait_s
+        return min(self.bounds.max_queue_wait_s, max(0.0, left_s - ANSWER_S))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from typing import Any
 
 from wavegate.speech.v1 import synthesis_service_pb2 as pb
@@ -66,7 +67,7 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
                 caller=call.caller,
                 upstreams=gateway.upstreams,
                 dialer=gateway.dialer,
-                bounds=gateway.bounds,
+                bounds=replace(gateway.bounds, max_queue_wait_s=gateway.queue_wait_s(context)),
                 defaults=self._defaults,
                 telemetry=gateway.telemetry,
                 span=call.span,

@@ -62,7 +62,7 @@ class TranscriptionServicer(pb_grpc.TranscriptionServiceServicer):
                     self._http,
                     wanted.settings,
                     wanted.recording,
-                    max_queue_wait_s=gateway.bounds.max_queue_wait_s,
+                    max_queue_wait_s=gateway.queue_wait_s(context),
                 )
                 span.set({names.GEN_AI_RESPONSE_ID: upstream.request_id})
             except WavegateError as exc:

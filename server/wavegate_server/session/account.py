@@ -73,6 +73,8 @@ class Claim:
         self._limit_s = limit_s
         self._ticket: Ticket | None = None
         self._asked_at = 0.0
+        self._since = 0.0
+        """When the time began in which the place has to become free."""
         self._offered = False
 
     def __repr__(self) -> str:
@@ -87,12 +89,16 @@ class Claim:
         """When waiting is over; None while nothing is waited for."""
         if self._ticket is None or self._ticket.held:
             return None
-        return self._asked_at + self._limit_s
+        return self._since + self._limit_s
 
-    def ask(self, now: float) -> bool:
-        """Whether the place is held; asks for it where that was not done yet."""
+    def ask(self, now: float, since: float | None = None) -> bool:
+        """Whether the place is held; asks for it where that was not done yet.
+
+        `since`: when its holder began to wait, for another place, perhaps; None: now.
+        """
         if self._ticket is None:
             self._asked_at = now
+            self._since = now if since is None else since
             self._ticket = self._limiter.ask(self._caller, self._wake)
         if self._offered:
             self._limiter.keep(self._ticket)
@@ -146,12 +152,15 @@ class Claim:
             ticket.release()
 
 
-async def acquire(claim: Claim, wake: asyncio.Event) -> float:
-    """Wait for a place; the seconds waited. Raises `errors.UpstreamCapacity`. Cancelling stops waiting."""
+async def acquire(claim: Claim, wake: asyncio.Event, since: float | None = None) -> float:
+    """Wait for a place; the seconds waited. Raises `errors.UpstreamCapacity`. Cancelling stops waiting.
+
+    `since`: when the waiting began of which this is a part; None: now.
+    """
     now = session_clock()
     began = now()
     try:
-        while not claim.ask(now()):
+        while not claim.ask(now(), since):
             if (error := claim.refused(now())) is not None:
                 raise error
             wake.clear()

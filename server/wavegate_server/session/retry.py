@@ -99,23 +99,29 @@ class QueueWait:
     def __init__(self, limit_s: float) -> None:
         """`limit_s`: how long is waited at most, in seconds."""
         self._limit_s = limit_s
-        self._since: float | None = None
+        self.since: float | None = None
+        """When the waiting began; None while there is none."""
         self._refusals = 0
+
+    def began(self, at: float) -> None:
+        """Note that something was waited for since `at`, of which other waiting is a part."""
+        if self.since is None:
+            self.since = at
 
     def next_delay_s(self, error: WavegateError, now: float) -> float | None:
         """Count a refusal; seconds to wait before the next try, or None when that would be too late."""
-        if self._since is None:
-            self._since = now
+        if self.since is None:
+            self.since = now
         delay = error.retry_after_s
         if delay is None:
             delay = CAPACITY_DELAYS_S[min(self._refusals, len(CAPACITY_DELAYS_S) - 1)]
         self._refusals += 1
-        if now + delay > self._since + self._limit_s:
+        if now + delay > self.since + self._limit_s:
             self.over()
             return None
         return delay
 
     def over(self) -> None:
         """Served, or given up: the next refusal begins anew."""
-        self._since = None
+        self.since = None
         self._refusals = 0

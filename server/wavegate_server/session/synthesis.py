@@ -430,6 +430,8 @@ class SynthesisSession(Session):
 
     def _on_audio(self, link: TtsLink, utterance: Utterance, pcm: bytes, now: float) -> None:
         utterance.metrics.received(now)
+        if self._queue_wait.since is not None:
+            self._queue_wait.over()
         if utterance.repetition is not None:
             pcm = utterance.repetition.receive(pcm)
             if utterance.repetition.caught_up:
@@ -655,8 +657,10 @@ class SynthesisSession(Session):
                 transport, ticket, opened_at = taken
                 self._socket.adopt(ticket)
                 self._ready = transport, opened_at
-        if self._socket.ask(now):
+        if self._socket.ask(now, self._queue_wait.since):
             return True
+        if utterance is not None:
+            self._queue_wait.began(now)
         if (error := self._socket.refused(now)) is not None:
             if self.state is State.CONNECTING:
                 raise error
@@ -701,9 +705,10 @@ class SynthesisSession(Session):
 
     def _admitted(self, utterance: Utterance, now: float) -> bool:
         """Whether the account lets another request be active; waits for it, or fails the utterance."""
-        if self._slot.ask(now):
+        if self._slot.ask(now, self._queue_wait.since):
             utterance.metrics.admission_wait_s += self._slot.waited_s(now)
             return True
+        self._queue_wait.began(now)
         if (error := self._slot.refused(now)) is not None:
             self._fail_utterance(utterance, error, now)
         return False

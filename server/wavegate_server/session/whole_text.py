@@ -76,8 +76,11 @@ async def synthesize(
     started = False
     try:
         while True:
+            waited_s = await acquire(slot, wake, queue_wait.since)
+            if waited_s:
+                queue_wait.began(now() - waited_s)
+            metrics.admission_wait_s += waited_s
             try:
-                metrics.admission_wait_s += await acquire(slot, wake)
                 async with contextlib.aclosing(
                     _attempt(context, http, target, utterance, audio_format, text)
                 ) as attempt:

@@ -115,6 +115,64 @@ async def test_each_utterance_waits_for_a_connection_for_its_own_time() -> None:
 
 
 @virtual_time
+async def test_all_that_an_utterance_waits_for_counts_together() -> None:
+    """A connection, then an active request, then an upstream that has no room all the same: 2 s in all."""
+    street = Street(Account(active_requests=1))
+    sockets = [street.account.sockets.ask("other", lambda: None) for _ in range(4)]
+    async with street.caller("s-1", max_queue_wait_s=2.0) as waiting:
+        await waiting.until(SessionStarted)
+        waiting.dialer.last.drop()
+        await waiting.until(ConnectionChanged, matches=lambda e: e.state is ConnectionState.DISCONNECTED)
+        sockets.append(street.account.sockets.ask("other", lambda: None))
+        requests = street.account.requests.ask("other", lambda: None)
+        began = asyncio.get_running_loop().time()
+        waiting.say("Hello.", "u1", end=True)
+        await asyncio.sleep(1.5)
+        sockets.pop().release()
+        failed = await waiting.until(UtteranceFailed)
+        assert isinstance(failed.error, errors.UpstreamCapacity)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(2.0)
+        requests.release()
+        waiting.say("Again.", "u2", end=True)
+        await waiting.until(UtteranceCompleted)
+    for ticket in sockets:
+        ticket.release()
+
+
+@virtual_time
+async def test_an_upstream_that_is_full_behind_the_queue_is_not_waited_for_anew() -> None:
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1", max_queue_wait_s=2.0) as waiting:
+        await waiting.until(SessionStarted)
+        requests = street.account.requests.ask("other", lambda: None)
+        waiting.dialer.refuse(*[errors.UpstreamCapacity("full")] * 9)
+        began = asyncio.get_running_loop().time()
+        waiting.say("Hello.", "u1", end=True)
+        await asyncio.sleep(1.0)
+        waiting.dialer.last.drop()  # and no other connection is to be had
+        await asyncio.sleep(0.2)
+        requests.release()
+        await waiting.until(UtteranceFailed)
+        assert asyncio.get_running_loop().time() - began <= 2.0
+
+
+@virtual_time
+async def test_what_was_waited_for_before_is_forgotten_once_audio_comes() -> None:
+    street = Street(Account(active_requests=1))
+    async with street.caller("s-1", max_queue_wait_s=1.0) as waiting:
+        await waiting.until(SessionStarted)
+        requests = street.account.requests.ask("other", lambda: None)
+        waiting.say(LONG, "u1", end=True)
+        await asyncio.sleep(0.9)
+        requests.release()
+        await waiting.until(AudioProduced)
+        await asyncio.sleep(0.5)
+        waiting.dialer.refuse(errors.UpstreamCapacity("full"))
+        waiting.dialer.last.drop()
+        await waiting.until(UtteranceCompleted)
+
+
+@virtual_time
 async def test_waiting_ends_in_time_also_while_the_connection_is_lost() -> None:
     """A deadline that nobody looks at would ring for ever, and take a whole processor for it."""
     street = Street(Account(active_requests=1))

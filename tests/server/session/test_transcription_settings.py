@@ -328,6 +328,7 @@ async def test_an_upstream_with_nothing_to_say_lets_settings_change_at_once() ->
 @virtual_time
 async def test_packets_and_pages_from_before_a_delta_are_not_sent_again() -> None:
     for encoding in (Encoding.OPUS, Encoding.OGG_OPUS):
+
         class Ear(Odd):
             def received(self, message: str | bytes) -> None:
                 if isinstance(message, str):

@@ -1,0 +1,162 @@
+"""One whole text over the upstream's event stream, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from wavegate_server import errors
+from wavegate_server.audio import DEFAULT_SYNTHESIS_FORMAT
+from wavegate_server.session.account import Account
+from wavegate_server.session.context import Bounds, SessionContext, UpstreamTarget
+from wavegate_server.session.http import UpstreamHttp
+from wavegate_server.session.pool import Upstreams
+from wavegate_server.session.synthesis_events import UtteranceCompleted
+from wavegate_server.session.tracing import SynthesisTrace
+from wavegate_server.session.whole_text import synthesize
+
+from tests.support.transport import FakeDialer
+from tests.support.virtual_time import virtual_time
+
+SPOKEN = 'data: {"audio":"AAAA","done":false,"status":"206"}\n\ndata: {"status":"200","done":true}\n\n'
+
+
+class Upstream:
+    """Answers requests one after the other with these statuses, from then on with speech."""
+
+    def __init__(self, *statuses: int | tuple[int, str], **target: Any) -> None:
+        """A pair is a status and its `Retry-After`."""
+        self.statuses = list(statuses)
+        self.requests: list[httpx.Request] = []
+        self.account = target.pop("account", Account())
+        self.upstreams = Upstreams(
+            UpstreamTarget("wss://host.example", "a-key", account=self.account, **target)
+        )
+        self.http = UpstreamHttp(self.upstreams, httpx.MockTransport(self._answer))
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if not self.statuses:
+            return httpx.Response(200, text=SPOKEN)
+        answer = self.statuses.pop(0)
+        status, after = answer if isinstance(answer, tuple) else (answer, "")
+        return httpx.Response(status, json={}, headers={"Retry-After": after} if after else {})
+
+    async def speak(self, settings: dict[str, Any] | None = None, limit_s: float = 2.0) -> list[Any]:
+        context = SessionContext(
+            "s-1", "someone", self.upstreams, FakeDialer(), Bounds(max_queue_wait_s=limit_s)
+        )
+        given = {"voice_id": "v", "model": "lightning_v3.1", **(settings or {})}
+        trace = SynthesisTrace(context, "LINEAR16", 24000)
+        events = synthesize(context, self.http, given, DEFAULT_SYNTHESIS_FORMAT, "Hello.", "u", trace)
+        return [event async for event in events]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(
+    ("settings", "old_tts_path", "path"),
+    [
+        ({}, False, "/waves/v1/tts/live"),
+        ({"model": "lightning_v3.1_pro"}, False, "/waves/v1/tts/live"),
+        ({}, True, "/waves/v1/lightning-v3.1/stream"),
+        ({"model": "lightning-v2", "consistency": 0.5}, False, "/waves/v1/lightning-v2/stream"),
+        ({"model": "lightning-v2"}, True, "/waves/v1/lightning-v2/stream"),
+    ],
+)
+def test_the_path_follows_the_model_and_the_flag(
+    settings: dict[str, Any], old_tts_path: bool, path: str
+) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream(old_tts_path=old_tts_path)
+        events = await upstream.speak(settings)
+        (request,) = upstream.requests
+        assert request.url.path == path
+        assert json.loads(request.content).get("consistency") == settings.get("consistency")
+        assert isinstance(events[-1], UtteranceCompleted)
+        assert events[-1].utterance.upstreams[0].endpoint == f"https://host.example{path}"
+
+    scenario()
+
+
+@virtual_time
+async def test_a_full_account_is_waited_for_within_the_queues_time_only() -> None:
+    upstream = Upstream(account=Account(active_requests=1))
+    place = upstream.account.requests.ask("other", lambda: None)
+    for limit_s in (2.0, 0.5):
+        began = now()
+        with pytest.raises(errors.UpstreamCapacity) as raised:
+            await upstream.speak(limit_s=limit_s)
+        assert now() - began == pytest.approx(limit_s)
+        assert raised.value.retry_after_s
+    assert upstream.requests == []
+    assert upstream.account.requests.waiting == 0
+    place.release()
+    assert isinstance((await upstream.speak())[-1], UtteranceCompleted)
+    assert upstream.account.requests.used == 0
+
+
+@pytest.mark.parametrize(
+    ("statuses", "waits_s"),
+    [
+        ([429] * 9, 1.5),  # 0, 0.5, 1.5 s, and the next would come too late
+        ([(429, "0.9")] * 9, 1.8),
+        ([(429, "30")] * 9, 0.0),
+        ([429, 503, 429, 503, 429], None),
+    ],
+    ids=str,
+)
+def test_an_upstream_without_room_is_asked_again_within_that_time(
+    statuses: list[Any], waits_s: float | None
+) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream(*statuses)
+        began = now()
+        with pytest.raises(errors.WavegateError):
+            await upstream.speak()
+        if waits_s is not None:
+            assert now() - began == pytest.approx(waits_s)
+        assert now() - began <= 2.0
+
+    scenario()
+
+
+@pytest.mark.parametrize("busy_s", [0.4, 1.2, 1.9])
+def test_the_queue_and_an_upstream_without_room_share_the_time(busy_s: float) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream(*[429] * 9, account=Account(active_requests=1))
+        place = upstream.account.requests.ask("other", lambda: None)
+        asyncio.get_running_loop().call_later(busy_s, place.release)
+        began = now()
+        with pytest.raises(errors.UpstreamCapacity):
+            await upstream.speak()
+        assert busy_s <= now() - began <= 2.0
+
+    scenario()
+
+
+def test_another_who_takes_the_place_meanwhile_does_not_lengthen_the_wait() -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream(429, account=Account(active_requests=1))
+        hold: Callable[[], None] = upstream.account.requests.ask("other", lambda: None).release
+        loop = asyncio.get_running_loop()
+        loop.call_later(1.0, hold)
+        # While the upstream's 429 is waited out, somebody else has the account's one place.
+        loop.call_later(1.2, lambda: upstream.account.requests.ask("third", lambda: None))
+        began = now()
+        with pytest.raises(errors.UpstreamCapacity):
+            await upstream.speak()
+        assert now() - began == pytest.approx(2.0)
+        assert len(upstream.requests) == 1
+
+    scenario()
