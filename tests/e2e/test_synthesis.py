@@ -1160,7 +1160,11 @@ async def test_voices_are_listed_in_pages() -> None:
             (await gateway.synthesis.ListVoices(v1.ListVoicesRequest(page_size=100_000))).voices
         ) == len(names)
         assert gateway.upstream is not None
-        assert len(gateway.upstream.journal.of("voices")) == 1
+        # Each catalogue once.
+        assert sorted(r.path for r in gateway.upstream.journal.of("voices")) == [
+            "/waves/v1/lightning-v2/get_voices",
+            "/waves/v1/lightning-v3.1/get_voices",
+        ]
 
 
 async def test_voices_are_filtered() -> None:
@@ -1177,7 +1181,19 @@ async def test_voices_are_filtered() -> None:
         assert set(await found(language_code="hi-IN")) == set(hindi)
         assert await found(language_code="ja") == {}
         assert set(await found(model="lightning-v3.1")) == set(await found(model="lightning_v3.1"))
-        meher = (await found())["meher"]
+        everything = await found()
+        assert all(v.models for v in everything.values())
+        v3, v2 = await found(model="lightning_v3.1"), await found(model="lightning-v2")
+        assert set(v2) == {"emily", "raj"} < set(v3) == set(everything)
+        assert set(await found(model="lightning_v2", language_code="hi")) == {"raj"}
+        assert list(everything["emily"].models) == ["lightning_v3.1", "lightning_v3.1_pro", "lightning-v2"]
+        assert list(everything["magnus"].models) == ["lightning_v3.1", "lightning_v3.1_pro"]
+        assert list(v2["emily"].models) == ["lightning-v2"]
+        for model, code in [("no-such-model", "UPSTREAM_REJECTED"), ("../x", "FIELD_INVALID")]:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await found(model=model)
+            assert failure_of_error(caught.value).what == ("INVALID_ARGUMENT", code)
+        meher = everything["meher"]
         assert meher.display_name == "Meher"
         assert meher.word_timings_supported
         assert {t.key: list(t.values) for t in meher.tags}["accent"] == ["indian"]

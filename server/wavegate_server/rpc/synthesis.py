@@ -105,7 +105,7 @@ class SynthesisServicer(pb_grpc.SynthesisServiceServicer):
             raise errors.InvalidInput.field("page_size", "must not be negative")
         size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         model = SYNTHESIS.canonical_model(request.model) if request.model else ""
-        voices = [v for v in await self._catalogue.voices() if v.serves(model, request.language_code)]
+        voices = [v for v in await self._catalogue.voices(model) if v.serves("", request.language_code)]
         # The catalogue is sorted by id, so the last id of a page is the place where the next begins.
         if request.page_token:
             voices = [v for v in voices if v.voice_id > convert.voice_of_token(request.page_token)]

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from wavegate_server import errors
-from wavegate_server.waves.voices import CatalogueVoice, parse
+from wavegate_server.waves.voices import (
+    VOICES_PATH,
+    VOICES_V2_PATH,
+    CatalogueVoice,
+    merged,
+    models_of,
+    parse,
+    path_of,
+)
 
 
 def voices(*entries: Any) -> tuple[CatalogueVoice, ...]:
@@ -85,6 +93,45 @@ def test_languages(languages: Any, codes: tuple[str, ...], timed: bool) -> None:
 )
 def test_filter_by_model(entry: dict[str, Any], model: str, serves: bool) -> None:
     assert voice(**entry).serves(model, "") is serves
+
+
+def test_a_voice_has_the_models_of_its_catalogue_unless_it_says_its_own() -> None:
+    raw = json.dumps({"voices": [{"voiceId": "a"}, {"voiceId": "b", "model": "lightning-v3.1"}]}).encode()
+    found = parse(raw, models_of(VOICES_PATH))
+    assert [v.models for v in found] == [("lightning_v3.1", "lightning_v3.1_pro"), ("lightning_v3.1",)]
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("lightning_v3.1", VOICES_PATH),
+        ("lightning_v3.1_pro", VOICES_PATH),
+        ("lightning-v2", VOICES_V2_PATH),
+        ("lightning_v4", "/waves/v1/lightning-v4/get_voices"),
+        ("Other", "/waves/v1/other/get_voices"),
+    ],
+)
+def test_each_model_has_its_catalogue(model: str, path: str) -> None:
+    assert path_of(model) == path
+
+
+@pytest.mark.parametrize("model", ["..", "../x", "a/b", "a?b", "ü", "x" * 65, " ", "a b", "a\n"])
+def test_what_is_no_name_of_a_model_asks_for_no_catalogue(model: str) -> None:
+    with pytest.raises(errors.InvalidInput):
+        path_of(model)
+
+
+def test_catalogues_are_merged_by_voice() -> None:
+    first, second = (
+        parse(b'{"voices":[{"voiceId":"b","displayName":"B"},{"voiceId":"c"}]}', ("x", "y")),
+        parse(b'{"voices":[{"voiceId":"b"},{"voiceId":"a"}]}', ("z", "x")),
+    )
+    assert [(v.voice_id, v.display_name, v.models) for v in merged(first, second)] == [
+        ("a", "a", ("z", "x")),
+        ("b", "B", ("x", "y", "z")),
+        ("c", "c", ("x", "y")),
+    ]
+    assert merged() == merged(()) == ()
 
 
 @pytest.mark.parametrize(
