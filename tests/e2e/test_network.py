@@ -164,7 +164,8 @@ UPSTREAM_FAULTS = {
     "hang": "hang,nth=1",
     "close": f"close=1011,{STRUCK}",
     "slow": "slow=0.02,nth=1",
-    **{f: f"{f},{STRUCK}" for f in ("drop", "stall", "deaf", "bad-json", "bad-utf8", "bad-base64")},
+    "slow-read": "slow-read=0.02,nth=1",
+    **{f: f"{f},{STRUCK}" for f in ("drop", "stall", "deaf", "vanish", "bad-json", "bad-utf8", "bad-base64")},
     **{f: f"{f},{STRUCK}" for f in ("wrong-type", "unknown-frame", "binary", "empty-audio")},
     # Each frame, so that finals are among them.
     "duplicate": "duplicate,nth=1,frames=0",

@@ -12,7 +12,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,10 @@ class Habits:
     last_apart: bool = False
     silent: bool = False
     """It hears, and says nothing."""
+    speed: float = 0.0
+    """Seconds of audio that it hears in one second; 0: any number."""
+    pongs: Literal["behind", "at_once", "never"] = "behind"
+    """When it answers a ping: once it has heard what was sent before, as a proxy that buffers does, or not at all."""
 
 
 @dataclass
@@ -83,7 +87,45 @@ class Recognizer:
     _last_end: int = 0
     _actions: deque[Callable[[], None]] = field(default_factory=deque)
 
+    _waiting: deque[str | bytes | Callable[[], None]] = field(default_factory=deque)
+    """What a slow one has not come to."""
+    _listening: asyncio.Task[None] | None = None
+
     def received(self, message: str | bytes) -> None:
+        if self.habits.speed:
+            self._wait(message)
+        else:
+            self._take(message)
+
+    def pinged(self, on_pong: Callable[[], None]) -> None:
+        """The session sent a ping."""
+        if self.habits.pongs == "behind" and self.habits.speed:
+            self._wait(on_pong)
+        elif self.habits.pongs != "never":
+            asyncio.get_running_loop().call_soon(on_pong)
+
+    @property
+    def waiting_s(self) -> float:
+        """Playing time of the audio that a slow one has not come to."""
+        return sum(len(m) for m in self._waiting if isinstance(m, bytes)) / 2 / RATE_HZ
+
+    def _wait(self, what: str | bytes | Callable[[], None]) -> None:
+        self._waiting.append(what)
+        if self._listening is None or self._listening.done():
+            self._listening = asyncio.create_task(self._listen(), name="recognizer")
+
+    async def _listen(self) -> None:
+        while self._waiting and not self.transport.gone:
+            first = self._waiting[0]
+            if isinstance(first, bytes):
+                await asyncio.sleep(len(first) / 2 / RATE_HZ / self.habits.speed)
+            self._waiting.popleft()
+            if callable(first):
+                first()
+            else:
+                self._take(first)
+
+    def _take(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
             assert len(message) % 2 == 0, "a partial sample"
             assert len(message) <= 4096

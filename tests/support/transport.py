@@ -45,6 +45,8 @@ class FakeTransport:
         self.headers = dict(headers)
         self.index = index
         self.timings = None
+        self.reading_s: Callable[[], float] = lambda: 0.0
+        self.pings = 0
         self.sent: list[Message] = []
         self.sent_at: list[float] = []
         self.peer: Peer | None = None
@@ -78,6 +80,18 @@ class FakeTransport:
         self._notify()
         if self.peer is not None:
             self.peer.received(message)
+
+    async def ping(self, on_pong: Callable[[], None]) -> None:
+        """Answered at once, unless the peer has a say (`pinged`)."""
+        await asyncio.sleep(0)
+        if self._gone is not None:
+            raise self._gone
+        self.pings += 1
+        pinged = getattr(self.peer, "pinged", None)
+        if pinged is not None:
+            pinged(on_pong)
+        else:
+            asyncio.get_running_loop().call_soon(on_pong)
 
     async def recv(self) -> Message:
         while not self._incoming:

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from wavegate_server import errors
@@ -44,7 +45,7 @@ from wavegate_server.session.log import EventLog
 from wavegate_server.session.replay import AudioHistory
 from wavegate_server.session.retry import DELAYS_S, QueueWait, RetryBudget
 from wavegate_server.session.sound import silence, sound_s
-from wavegate_server.session.stt_link import SttLink
+from wavegate_server.session.stt_link import Mark, SttLink
 from wavegate_server.session.timeline import SessionClock
 from wavegate_server.session.tracing import TranscriptionTrace
 from wavegate_server.session.transcription_events import (
@@ -75,6 +76,9 @@ UNHEARD_S = 0.1
 """This much sound behind the last final may be a word that the upstream did not come to."""
 VOICE_WITHIN_S = 1.0
 """Sound that an upstream has had for so long without telling of a voice is none."""
+REPLAY_PACES = (0.0, 2.0, 1.0)
+"""Seconds of audio a second that a connection is sent at most, after so many in a row that fell silent when they were
+sent more. 0: as much as it reads. A live source is caught up with at twice its speed."""
 TRIAL_S = 0.2
 """How long a new connection is watched before the old one is let go: an upstream without room accepts it and
 then closes it."""
@@ -132,6 +136,10 @@ class TranscriptionSession(Session):
         self._link: SttLink | None = None
         self._links = 0
         """Connections that took up the session."""
+        self._last_link: SttLink | None = None
+        """The one that was lost, until another takes up."""
+        self._stalls = 0
+        """How many connections in a row fell silent that were sent audio faster than it plays."""
         self._sent_before = 0
         """Samples that earlier connections were sent, silence included."""
         self._loss: tuple[WavegateError | None, ConnectionReason] = (None, ConnectionReason.INITIAL)
@@ -186,7 +194,9 @@ class TranscriptionSession(Session):
         if self._history.kept < self._limit or self._first_audio_at is None:
             return 0
         link = self._link
-        if link is None or self._history.end - link.timeline.position >= self._limit:
+        if link is None or not link.has_all(self._boundaries.limit):
+            return None  # the upstream is behind what came already
+        if self._history.end - link.timeline.position >= self._limit:
             return None
         ahead_s = self._clock.duration_s(self._history.end) - (now - self._first_audio_at)
         return ahead_s if ahead_s >= PACE_S else 0
@@ -455,9 +465,12 @@ class TranscriptionSession(Session):
                     link.progressed = True
                 if self._transcripts.covered > covered:
                     self._retry.delivered()
+                    self._on_progress(link, now)
+                self._transcripts.read(link, now)
             case stt.SpeechStarted() | stt.SpeechEnded():
                 self._on_delivery(link, now)
                 self._transcripts.voice(link, isinstance(event, stt.SpeechStarted), event.at_s)
+                self._transcripts.read(link, now)
             case stt.StreamFinished():
                 self._on_finished(link, now)
             case stt.ConnectionFailed():
@@ -471,6 +484,12 @@ class TranscriptionSession(Session):
         link.delivered = True
         link.last_frame_at = now
         self._queue.over()
+
+    def _on_progress(self, link: SttLink, now: float) -> None:
+        """A final covers more than before. Once it covers what was sent again, nothing is held back any more."""
+        if self._transcripts.covered >= link.replayed_until:
+            self._stalls = 0
+            link.backlog.keep_pace(0.0, now)
 
     def _on_finished(self, link: SttLink, now: float) -> None:
         """It closed in good order; without its last transcript only where there was nothing left to say."""
@@ -504,9 +523,11 @@ class TranscriptionSession(Session):
             self._keepalive_refused = True
             self._silence = silence(self.audio_format)
             error = errors.UpstreamUnavailable(f"the upstream refused a keepalive message: {error.message}")
-        self._link = None
+        self._link, self._last_link = None, link
         self._sent_before += link.timeline.connection_samples
         self._loss = (error, reason)
+        if isinstance(error, errors.UpstreamStalled) and link.backlog.was_pushed:
+            self._stalls += 1
         # To silence there is nothing to say: a muted caller's connections are as good as any.
         served = link.progressed or not (link.heard_since_final or isinstance(error, errors.UpstreamStalled))
         self._retry.connection_ended(self._now() - link.opened_at, served)
@@ -587,21 +608,36 @@ class TranscriptionSession(Session):
                 await self._wake.wait()
             return
         handed_ns = time.time_ns()
+        message = link.outbox.popleft()
         try:
-            await link.transport.send(link.outbox.popleft())
-            if not link.outbox:
+            if isinstance(message, Mark):
+                await link.transport.ping(partial(self._on_pong, link, message.position_s))
+                return
+            await link.transport.send(message)
+            if not link.outbox or isinstance(link.outbox[0], Mark):
                 self.trace.forwarded(self._forwarded, handed_ns, time.time_ns())
         except TransportClosed:
             link.writable = False  # what it said before it closed is still to be read
         except WavegateError as exc:
             self._on_failed(link, exc)
 
+    def _on_pong(self, link: SttLink, position_s: float) -> None:
+        """The upstream has read the audio up to `position_s` of the connection."""
+        link.backlog.read(position_s)
+        if link is self._link:
+            self._transcripts.read(link, self._now())
+            self._wake_all()
+
     def _fill_outbox(self, link: SttLink, now: float) -> None:
         """Decide what is said next, if anything."""
         if (turn := self._transcripts.next_turn(link)) is not None:
-            turn.asked, turn.asked_at = link, now
-            link.outbox.extend(link.protocol.finalize(now, owed=bool(self._transcripts.open_text)))
+            self._transcripts.ask(turn, link, now)
+            owed = bool(self._transcripts.open_text)
+            link.outbox.extend(link.protocol.finalize(now, owed=owed, behind_s=link.unheard_s))
+            link.mark()
         elif not link.has_all(self._boundaries.limit):
+            if not link.may_send(now):
+                return
             link.send_audio(now)
             self._forwarded = max(self._forwarded, link.timeline.position)
             self._bound_history(now)
@@ -623,8 +659,8 @@ class TranscriptionSession(Session):
         pass over a finalize with nothing to say, but not over the end."""
         if self._transcripts.owes(link):
             self._transcripts.ask_all(link, boundary, now)
-            link.outbox.extend(link.protocol.finalize(now, owed=True))
-            link.outbox.extend(link.protocol.close_stream(now))
+            link.outbox.extend(link.protocol.finalize(now, owed=True, behind_s=link.unheard_s))
+            link.outbox.extend(link.protocol.close_stream(now, behind_s=link.unheard_s))
         elif not link.deaf:
             self._transcripts.leave(link, boundary, now)
             self._heard.set()
@@ -637,7 +673,7 @@ class TranscriptionSession(Session):
                 bytes=str(self._framer.rest_bytes),
             )
         if self._history.end:
-            link.outbox.extend(link.protocol.close_stream(now))
+            link.outbox.extend(link.protocol.close_stream(now, behind_s=link.unheard_s))
         else:
             self._transcripts.end(link, now)  # nothing was heard, nothing can come
 
@@ -722,7 +758,16 @@ class TranscriptionSession(Session):
             self._lost += lost
             transcripts.lost(history.start, now)
         link.protocol.is_tolerant = isinstance(self._loss[0], errors.UpstreamProtocol)
-        link.take_up(self._links, transcripts.covered, self._forwarded, self._sent_before, now)
+        link.take_up(
+            self._links,
+            transcripts.covered,
+            self._forwarded,
+            self._sent_before,
+            now,
+            after=old or self._last_link,
+            pace=REPLAY_PACES[min(self._stalls, len(REPLAY_PACES) - 1)],
+        )
+        self._last_link = None
         self._links += 1
         link.receiver = asyncio.create_task(self._receive(link), name=f"receive {self.session_id}")
         self.state = State.DRAINING if self._ending is not None else State.ACTIVE
@@ -760,7 +805,11 @@ class TranscriptionSession(Session):
                 self._rearm()
         except TransportClosed as exc:
             self.log.at_ns = time.time_ns()
-            for event in link.protocol.closed(exc.code, exc.reason):
+            if exc.stalled:
+                closed = link.protocol.give_up(errors.UpstreamStalled(exc.reason))
+            else:
+                closed = link.protocol.closed(exc.code, exc.reason)
+            for event in closed:
                 if isinstance(event, stt.ConnectionFailed):
                     self._on_failed(link, event.error, exc.code)
                 else:
@@ -816,6 +865,8 @@ class TranscriptionSession(Session):
                 times.append(deadline)
             if self._wants_keepalive(link):
                 times.append(link.last_audio_at + KEEPALIVE_S)
+            if not link.has_all(self._boundaries.limit) and (send_at := link.backlog.send_at()):
+                times.append(send_at)
             if (quiet := self._transcripts.quiet_turn(link)) is not None:
                 times.append(quiet[1])
         return min(times, default=None)

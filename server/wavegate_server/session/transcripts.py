@@ -32,8 +32,6 @@ SLOW_ANSWER_S = 3.0
 """The same where a voice or a sound came since the last final: the answer may only be slow."""
 CUT_WORD_S = 0.3
 """A word that ends this close to where the audio was cut off may have been cut with it."""
-HEARD_AFTER_S = 10.0
-"""Audio of this age was heard: an upstream that owes an answer for longer has stalled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +48,12 @@ class Turn:
     asked: SttLink | None = None
     """The connection that was asked."""
     asked_at: float = 0.0
+    heard_by: float = 0.0
+    """When the audio before it may be expected to have been heard."""
+    position_s: float = 0.0
+    """Where it stands in that connection's audio."""
+    read_at: float | None = None
+    """When the upstream had read it; None while it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +153,27 @@ class Transcripts:
         turn = next((t for t in self._turns if t.asked is link), None)
         if turn is None:
             return None
-        quiet_s = SLOW_ANSWER_S if link.heard_since_final else QUIET_S
-        return turn, max(turn.asked_at, link.last_frame_at) + quiet_s
+        since = max(turn.asked_at, link.last_frame_at)
+        if turn.read_at is None:
+            # One that has not come to the question is not quiet about it. Some never answer a ping.
+            return turn, max(since, turn.heard_by) + stt.OWED_S
+        since = max(since, turn.read_at)
+        if link.heard_since_final:
+            return turn, max(since, turn.heard_by) + SLOW_ANSWER_S
+        return turn, since + QUIET_S
+
+    def ask(self, turn: Turn, link: SttLink, now: float) -> None:
+        """A connection is being asked for this turn."""
+        turn.asked, turn.asked_at, turn.read_at = link, now, None
+        turn.heard_by = now + link.backlog.behind_s(now)
+        turn.position_s = link.backlog.sent_s
+
+    def read(self, link: SttLink, now: float) -> None:
+        """The upstream proved that it has read more."""
+        proved_s = max(link.backlog.read_s, link.backlog.heard_s)
+        for turn in self._turns:
+            if turn.asked is link and turn.read_at is None and turn.position_s <= proved_s:
+                turn.read_at = now
 
     def answer_quiet(self, link: SttLink, now: float) -> None:
         """Answer the turns that had their quiet."""
@@ -163,6 +186,7 @@ class Transcripts:
         """Tell the caller of a voice once, whatever the connections say of the same audio again."""
         link.timeline.notice(at_s)
         position = link.timeline.to_session(at_s)
+        link.hears(position)
         shown = bool(self._ledger.settings.get("voice_activity_events"))
         if started:
             link.speaking = True
@@ -175,9 +199,7 @@ class Transcripts:
             if self._voice_on or position < self._voice_at:
                 return
         else:
-            link.speaking = False
-            link.sounding_since = None
-            link.speech_ended_at = position
+            link.said_end_of_voice(position, link.last_frame_at)
             if not self._voice_on:
                 return
         self._voice_on = started
@@ -245,7 +267,7 @@ class Transcripts:
 
     def fell_out(self, link: SttLink, frame: Frame, now: float) -> None:
         """Audio is no longer kept. Where the upstream heard no voice in it, nothing is lost by that."""
-        heard = now - frame.received_at >= HEARD_AFTER_S
+        heard = frame.end <= link.must_be_heard(now)
         if heard and not link.speaking and not self.open_text and frame.start <= self.covered:
             self.covered = max(self.covered, frame.end)
 
@@ -284,6 +306,8 @@ class Transcripts:
             if event.words == link.final_words:
                 words, sentences, text, repeated = (), (), "", True  # the same frame once more
             link.final_words = event.words
+        if event.words:
+            link.hears(to_session(event.words[-1].end_s))
         end = to_session(event.words[-1].end_s) if words else None
         return _Said(text, words, sentences, end, event, repeated)
 
@@ -298,7 +322,7 @@ class Transcripts:
         self._hanging = said.words
         if not self._ledger.settings.get("interim_results", True):
             return
-        end = link.timeline.position if said.end is None else said.end
+        end = link.heard_position if said.end is None else said.end
         self._emit(self._transcribed(said, self._segments.show(), end, now, stable_prefix_length=stable))
 
     def _on_final(
@@ -316,7 +340,7 @@ class Transcripts:
         closes = bool(self.open_text) and not said.repeated
         if said.text or turn is not None or closes:
             self._say_final(link, said, trigger, turn, now)
-        link.said_final()
+        link.said_final(self.covered, now)
 
     def _on_left(self, link: SttLink, boundary: Boundary, said: _Said, now: float) -> None:
         """A connection that is to be left said its last: what it was sent up to the boundary is final, and answers
@@ -475,7 +499,7 @@ class Transcripts:
             return self.covered
         if link.speech_ended_at is not None and link.speech_ended_at > self.covered:
             return link.speech_ended_at  # no word has times: where the voice stopped is the next best
-        return link.timeline.position
+        return max(self.covered, link.heard_position)
 
     def _transcribed(
         self,

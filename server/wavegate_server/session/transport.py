@@ -14,7 +14,7 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -39,7 +39,8 @@ SEND_TIMEOUT_S = 2.0
 for ever."""
 PING_INTERVAL_S = 5.0
 PING_TIMEOUT_S = 5.0
-"""A peer that answers no ping for this long is gone, however quiet the line may rightly be."""
+"""A peer that answers no ping for this long is gone, however quiet the line may rightly be: this long, and as long as
+it may need to read what was sent before the ping."""
 OPEN_TIMEOUT_S = 5.0
 """TCP, TLS and upgrade together. Real handshakes were seen to take up to 1.5 s."""
 HAPPY_EYEBALLS_S = 0.25
@@ -66,13 +67,14 @@ class TransportClosed(Exception):
     """Raised by `recv` and `send` when the connection has gone.
 
     `code` is the close code that the peer sent, or that told it what it did wrong; None where the connection was lost
-    without one.
+    without one. `stalled`: this end cut it, since a ping was not answered in time.
     """
 
-    def __init__(self, code: int | None, reason: str = "") -> None:
+    def __init__(self, code: int | None, reason: str = "", *, stalled: bool = False) -> None:
         super().__init__(f"closed {code} {reason}".rstrip())
         self.code = code
         self.reason = reason
+        self.stalled = stalled
 
 
 class Transport(Protocol):
@@ -80,6 +82,9 @@ class Transport(Protocol):
 
     timings: Timings | None
     """What opening it took; None where nobody measured."""
+    reading_s: Callable[[], float]
+    """Seconds that the peer may rightly need to read what it was sent; 0 unless the user of the transport sets it. A
+    ping stands behind all of that, so it may be answered later by as much."""
 
     async def send(self, message: str | bytes) -> None:
         """Write one message.
@@ -88,6 +93,10 @@ class Transport(Protocol):
         nothing for `SEND_TIMEOUT_S` seconds; the connection is aborted then. Cancelling may leave the message
         unsent.
         """
+
+    async def ping(self, on_pong: Callable[[], None]) -> None:
+        """Write a ping. `on_pong` is called when it is answered: the peer, or a proxy in front of it, has read all that
+        was sent before. Raises as `send` does; a connection that ends first never calls it."""
 
     async def recv(self) -> str | bytes:
         """The next message. Raises `TransportClosed`. Cancelling loses nothing."""
@@ -306,19 +315,32 @@ class WebSocketTransport:
         self._options = options
         self._receiving = False
         self._received = 0
-        self._stalled = False
+        self._unanswered_s = 0.0
+        """How long a ping went without an answer, where that is why the connection was cut."""
+        self.reading_s: Callable[[], float] = lambda: 0.0
         self._pinger = asyncio.create_task(self._ping(), name="upstream-ping")
 
     def __repr__(self) -> str:
         return f"<WebSocketTransport {self._connection.state.name}>"
 
     async def send(self, message: str | bytes) -> None:
+        await self._write(self._connection.send(message), len(message))
+
+    async def ping(self, on_pong: Callable[[], None]) -> None:
+        def answered(pong: asyncio.Future[float]) -> None:
+            if not pong.cancelled() and pong.exception() is None:
+                on_pong()
+
+        pong = await self._write(self._connection.ping(), 0)
+        asyncio.ensure_future(pong).add_done_callback(answered)
+
+    async def _write(self, writing: Coroutine[Any, Any, T], size: int) -> T:
+        """Write something of that many bytes."""
         connection = self._connection
         try:
-            if connection.transport.get_write_buffer_size() + len(message) <= UNBLOCKED_BYTES:
-                await connection.send(message)
-                return
-            await self._while_taken(connection.send(message))
+            if connection.transport.get_write_buffer_size() + size <= UNBLOCKED_BYTES:
+                return await writing
+            return await self._while_taken(writing)
         except TimeoutError as exc:
             self.abort()
             raise errors.UpstreamStalled(
@@ -370,6 +392,9 @@ class WebSocketTransport:
         try:
             message = await self._connection.recv()
         except ConnectionClosed as exc:
+            if self._unanswered_s:
+                reason = f"the upstream answered no ping for {self._unanswered_s:.0f} s"
+                raise TransportClosed(None, reason, stalled=True) from exc
             raise _closed(exc) from exc
         finally:
             self._receiving = False
@@ -421,6 +446,7 @@ class WebSocketTransport:
                 if not self._receiving:
                     continue
                 before = self._signs_of_life()
+                timeout_s = options.ping_timeout_s + self.reading_s()
                 pong = asyncio.ensure_future(await self._while_taken(self._connection.ping()))
                 waited = 0.0
                 step = options.ping_timeout_s / 5
@@ -430,8 +456,9 @@ class WebSocketTransport:
                     signs = self._signs_of_life()
                     waited = waited + step if self._receiving and signs == before else 0.0
                     before = signs
-                    if waited >= options.ping_timeout_s:
-                        logger.warning("upstream answered no ping for %g s", options.ping_timeout_s)
+                    if waited >= timeout_s:
+                        logger.warning("upstream answered no ping for %.0f s", waited)
+                        self._unanswered_s = waited
                         self.abort()
                         return
         except TimeoutError:

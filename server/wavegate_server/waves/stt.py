@@ -10,8 +10,10 @@ of this connection's audio; where that lies in a session is the session's busine
       \\---------------error / garbage / stall / closed-----------/
 
 The upstream owes an answer to `close_stream`, to a `finalize` that has something to finish, and to sound; it is
-silent at other times, rightly. No clock lives here: the time is an argument, `deadline` says when to call
-`expire`.
+silent at other times, rightly. It may be slower than it is sent audio: what lies before a question has to be heard
+first, and the time for that is its own (`behind_s`).
+
+No clock lives here: the time is an argument, `deadline` says when to call `expire`.
 
 The sources differ on many fields, so reading is tolerant: what is missing or of another type is left out, what
 is unknown is passed over. Only a frame that is no JSON object, or a transcription without a text, counts as
@@ -44,7 +46,8 @@ DEFAULTS: Settings = {"model": "pulse", "language_code": "en"}
 the upstream takes for granted, so it is always told."""
 
 OWED_S = 10.0
-"""How long the upstream may stay silent once it owes an answer (the semantics' stall rule)."""
+"""How long the upstream may stay silent once it owes an answer and has had the time to hear what lies before the
+question (the stall rule of docs/architecture.md)."""
 SOUND_S = 1.0
 """This much sound since the last frame is owed an answer; less may be a knock on the microphone."""
 MAX_GARBAGE = 3
@@ -185,28 +188,33 @@ class SttProtocol:
     keepalives_unanswered: int = 0
     """Keepalive messages since the last `pong`: a connection that dies of them does not like them."""
     _owed_since: float | None = None
+    _heard_by: float = 0.0
+    """When the audio before the question may be expected to have been heard."""
     _sound_s: float = 0.0
 
     # -- out ------------------------------------------------------------------------------------------------
 
-    def audio(self, data: bytes, now: float, *, sound_s: float = 0.0) -> list[bytes]:
+    # What is sent waits behind the audio that was sent before it. `behind_s` says for how many seconds that may be.
+
+    def audio(self, data: bytes, now: float, *, sound_s: float = 0.0, behind_s: float = 0.0) -> list[bytes]:
         """Messages that carry a piece of audio. `sound_s`: how much of it is sound rather than silence."""
         if sound_s:
             self._sound_s += sound_s
-            if self._owed_since is None and self._sound_s >= SOUND_S:
-                self._owed_since = now
+            if self._sound_s >= SOUND_S:
+                self._ask(now, behind_s)
         return split(data, self.encoding)
 
-    def finalize(self, now: float, *, owed: bool) -> list[str]:
+    def finalize(self, now: float, *, owed: bool, behind_s: float = 0.0) -> list[str]:
         """The turn is over. `owed`: there is something to finish; the answer to an empty turn may be none."""
-        if owed and self._owed_since is None:
-            self._owed_since = now
+        if owed:
+            self._ask(now, behind_s)
         return ['{"type":"finalize"}']
 
-    def close_stream(self, now: float) -> list[str]:
+    def close_stream(self, now: float, *, behind_s: float = 0.0) -> list[str]:
         """No more audio: whatever is left comes, then the end."""
         self.close_sent = True
-        self._owed_since = now
+        self._owed_since = None
+        self._ask(now, behind_s)
         return ['{"type":"close_stream"}']
 
     def keepalive(self) -> list[str]:
@@ -265,7 +273,7 @@ class SttProtocol:
         """When to call `expire`, on the clock of the other calls' `now`; None for not at all."""
         if self.failed or self._owed_since is None:
             return None
-        return self._owed_since + OWED_S
+        return max(self._owed_since, self._heard_by) + OWED_S
 
     def expire(self, now: float) -> list[SttEvent]:
         """The deadline has passed: a stall."""
@@ -273,11 +281,18 @@ class SttProtocol:
         if due is None or now < due:
             return []
         what = "the rest of the transcript" if self.close_sent else "a transcript"
+        silent_s = now - (self._owed_since or 0.0)
         return self._fail(
-            errors.UpstreamStalled(f"the upstream owes {what} and sent nothing for {OWED_S:g} s")
+            errors.UpstreamStalled(f"the upstream owes {what} and sent nothing for {silent_s:.0f} s")
         )
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    def _ask(self, now: float, behind_s: float) -> None:
+        """The upstream owes an answer from now on, unless it owes one already."""
+        if self._owed_since is None:
+            self._owed_since = now
+            self._heard_by = now + behind_s
 
     def _answered(self, now: float) -> None:
         """The upstream talks; after `close_stream` it owes until it has closed."""

@@ -60,6 +60,8 @@ class Conversation:
             max_words=rng.choice([3, 8, 1000]),
             answers_empty_finalize=rng.random() < 0.5,
             last_apart=rng.random() < 0.5,
+            speed=rng.choice([0.0, 0.0, 1.2, 3.0]),
+            pongs=rng.choice(["behind", "at_once"]),
         )
         self.caller: Caller | None = None
         self.drops = self.finals = 0

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from wavegate_server import errors
@@ -78,6 +79,74 @@ async def test_a_peer_that_takes_nothing_has_stalled() -> None:
     async with facing(read_nothing, IMPATIENT) as transport:
         with pytest.raises((errors.UpstreamStalled, TransportClosed)):
             await flood(transport, 100_000)
+
+
+async def test_a_pong_proves_that_what_was_sent_before_was_read() -> None:
+    """A peer that reads only when it is told to answers a ping only then."""
+    may_read = asyncio.Event()
+    read: list[bytes] = []
+
+    async def play(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        await may_read.wait()
+        connection.transport.resume_reading()
+        async for message in connection:
+            assert isinstance(message, bytes)
+            read.append(message)
+
+    answered = asyncio.Event()
+    async with facing(play) as transport:
+        receiving = asyncio.create_task(transport.recv())
+        await transport.send(b"one")
+        await transport.ping(answered.set)
+        assert not answered.is_set()
+        may_read.set()
+        await answered.wait()
+        assert transport.is_open
+        receiving.cancel()
+
+
+async def test_a_ping_of_a_connection_that_ends_is_never_answered() -> None:
+    answered: list[None] = []
+    async with facing(read_nothing) as transport:
+        await transport.ping(lambda: answered.append(None))
+        transport.abort()
+        with pytest.raises(TransportClosed):
+            await transport.recv()
+        with pytest.raises(TransportClosed):
+            await transport.ping(lambda: answered.append(None))
+        assert not answered
+
+
+async def test_a_ping_without_an_answer_is_a_stall() -> None:
+    async with facing(read_nothing, IMPATIENT) as transport:
+        with pytest.raises(TransportClosed) as raised:
+            async with asyncio.timeout(30):
+                await transport.recv()
+        assert raised.value.stalled
+        assert raised.value.code is None
+        assert "no ping" in raised.value.reason
+
+
+async def test_a_ping_behind_much_audio_may_be_answered_later() -> None:
+    """What the peer may need to read what was sent before is added to what it has for the answer itself."""
+    may_read = asyncio.Event()
+
+    async def play(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        await may_read.wait()
+        connection.transport.resume_reading()
+        await connection.send("read")
+        await connection.wait_closed()
+
+    options = replace(IMPATIENT, ping_timeout_s=0.1)
+    async with facing(play, options) as transport:
+        transport.reading_s = lambda: 60.0
+        receiving = asyncio.create_task(transport.recv())
+        await asyncio.wait({receiving}, timeout=1.0)
+        assert not receiving.done(), "ten times as long as a ping may take otherwise"
+        may_read.set()
+        assert await receiving == "read"
 
 
 @pytest.mark.parametrize("goes_on", [False, True])

@@ -406,6 +406,25 @@ def test_a_finalize_with_something_to_say_is_owed_an_answer() -> None:
     assert stalls_at(core) == 3.0 + OWED_S
 
 
+def test_what_lies_before_a_question_is_heard_first() -> None:
+    core = protocol()
+    core.audio(bytes(320), 3.0, sound_s=1.0, behind_s=25.0)
+    core.audio(bytes(320), 4.0, sound_s=1.0, behind_s=99.0)
+    assert stalls_at(core) == 3.0 + 25.0 + OWED_S
+    core = protocol()
+    core.finalize(3.0, owed=True, behind_s=2.0)
+    assert stalls_at(core) == 3.0 + 2.0 + OWED_S
+
+
+def test_an_answer_on_the_way_to_the_question_shortens_no_time() -> None:
+    core = protocol()
+    core.close_stream(1.0, behind_s=28.0)
+    receive(core, stt_speech_started(2.0), now=2.0)
+    assert core.deadline() == 1.0 + 28.0 + OWED_S
+    receive(core, stt_transcript("a", final=True), now=33.0)
+    assert stalls_at(core) == 33.0 + OWED_S
+
+
 def test_close_stream_is_owed_answers_to_the_end() -> None:
     core = protocol()
     core.close_stream(1.0)
