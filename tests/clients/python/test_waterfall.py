@@ -336,6 +336,64 @@ class TestTimeSpent:
         assert found.input_s == pytest.approx(0.4)
         assert found.upstream_s == pytest.approx(0.1)
 
+    @pytest.mark.parametrize("tokens", [1, 4], ids=["whole sentences", "tokens"])
+    @pytest.mark.parametrize("uneven_ms", [0, 120], ids=["even", "uneven"])
+    def test_text_at_one_sentence_a_second_is_the_input(self, tokens: int, uneven_ms: float) -> None:
+        """Each sentence is 300 ms of audio, more or less, 50 ms after its last token; then there is no text."""
+        root = call(9100)
+        said = utterance(0, 9090, root)
+        spans = [said, root, segment(9090, 0.5, root)]
+        lengths_ms = [300 + (uneven_ms if second % 2 else -uneven_ms / 2) for second in range(9)]
+        for second, length_ms in enumerate(lengths_ms):
+            for token in range(tokens):
+                at_ms = second * 1000 - token * 150 if second else 0
+                spans.append(chunk(at_ms, under=said, name=names.CHUNK_IN, length_ms=0))
+            spans += [
+                chunk(second * 1000 + 50 + piece * 2, under=said, length_ms=length_ms / 3)
+                for piece in range(3)
+            ]
+        found = spent(spans)
+        played_s = sum(lengths_ms[:-1]) / 1e3
+        assert found.upstream_s == pytest.approx(9 * 0.05, abs=0.01)
+        assert found.input_s == pytest.approx(found.total_s - played_s - 9 * 0.05, abs=0.02)
+        assert "The input dominated" in verdict(spans)
+
+    def test_a_hole_in_a_text_that_is_there_is_the_upstreams(self) -> None:
+        """Also where other text comes meanwhile: it is not what is waited for."""
+        root = call(9100)
+        said = utterance(0, 9090, root)
+        text = [chunk(0, under=said, name=names.CHUNK_IN, length_ms=0) for _ in range(9)]
+        text.append(chunk(4900, under=said, name=names.CHUNK_IN, length_ms=0))
+        audio = [chunk(10 + 2 * n, under=said) for n in range(20)]
+        audio += [chunk(5000 + 2 * n, under=said) for n in range(80)]
+        found = spent([*text, *audio, said, segment(9090, 0.5, root), root])
+        # Two seconds of what was heard play; then three are silent.
+        assert found.upstream_s == pytest.approx(0.010 + 5.0 - 2.010, abs=0.001)
+        assert found.input_s == 0
+
+    def test_while_audio_is_playing_nobody_waits(self) -> None:
+        """Two seconds come at once, and the rest before they are over; utterances play one after the other."""
+        root = call(3000)
+        first, second = utterance(0, 1500, root), utterance(0, 1900, root)
+        second.attributes[names.CHUNK_GENERATION] = 2  # type: ignore[index]
+        audio = [chunk(10 + n, under=first) for n in range(20)] + [chunk(1000, under=first)]
+        later = [chunk(1100, under=second, name=names.CHUNK_IN, length_ms=0), chunk(1800, under=second)]
+        for mine in later:
+            mine.attributes[names.CHUNK_GENERATION] = 2  # type: ignore[index]
+        text = chunk(0, under=first, name=names.CHUNK_IN, length_ms=0)
+        found = spent([text, *audio, *later, first, second, segment(1900, 0.5, root), root])
+        assert found.upstream_s == pytest.approx(0.010)
+        assert found.input_s == 0
+
+    def test_tokens_before_the_first_audio_are_the_input_and_those_after_it_are_not(self) -> None:
+        root = call(900)
+        said = utterance(0, 890, root)
+        text = [chunk(50.0 * n, under=said, name=names.CHUNK_IN, length_ms=0) for n in range(16)]
+        audio = [chunk(420 + 5 * n, under=said) for n in range(30)]
+        found = spent([*text, *audio, said, segment(890, 0.5, root), root])
+        assert found.input_s == pytest.approx(0.4)
+        assert found.upstream_s == pytest.approx(0.02)
+
     def test_text_behind_an_utterance_does_not_wait_for_the_gateway(self) -> None:
         root = call(1000)
         first, second = utterance(0, 500, root), utterance(0, 900, root)

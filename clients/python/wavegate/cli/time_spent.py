@@ -5,9 +5,10 @@ a turn's last audio to its last transcript. An instant of it belongs to
 
 - the client, while its transport takes a chunk: a write;
 - the gateway, while it holds a chunk and no write is in its way;
+- nobody, while audio that came before is still playing, where each piece is played as soon as the one before it ends:
+  then the upstream is as fast as speech, or faster;
 - the account, while an utterance waits for admission;
-- the input, while text still comes and no audio has come yet;
-- nobody, for as long as the audio that came last takes to play: then the upstream is as fast as speech, or faster;
+- the input, while all text that has come is spoken, and more of it is to come;
 - the upstream, for the rest.
 
 A busy gateway notices the end of a write late. So a write that took no longer than the gateway's event loop was late
@@ -17,12 +18,15 @@ A busy gateway notices the end of a write late. So a write that took no longer t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from wavegate.cli import trace_names as names
 from wavegate.traces import TraceSpan
+
+SPOKEN = 0.6
+"""So much of the audio that a text makes, and it counts as spoken: speech is not equally fast everywhere."""
 
 Interval = tuple[int, int]
 """From and to, in nanoseconds."""
@@ -113,15 +117,13 @@ def time_spent(spans: Sequence[TraceSpan]) -> TimeSpent | None:
         if span.name in {names.UPSTREAM_CONNECT, names.UPSTREAM_RECONNECT}
     )
     client = _both(writes, window)
-    account = _without(_both(_union(i for part in waited for i in part.admission()), window), client)
-    held = _held(waited)
-    taken = _union([*client, *account, *sends, *connects])
-    gateway = _without(_both(held, window), taken)
-    taken = _union([*taken, *gateway])
-    input_ = _without(_both(_union(i for part in waited for i in part.input()), window), taken)
-    taken = _union([*taken, *input_])
-    pace = _without(_both(_union(i for part in waited for i in part.pace()), window), taken)
-    total, rest = _length(window), sum(map(_length, (client, account, gateway, input_, pace)))
+    admission = _both(_union(i for part in waited for i in part.admission()), window)
+    gateway = _without(_both(_held(waited), window), _union([*client, *admission, *sends, *connects]))
+    played = _without(_both(_playing(parts), window), _union([*client, *gateway]))
+    account = _without(admission, _union([*client, *played]))
+    taken = _union([*client, *gateway, *played, *account, *sends, *connects])
+    input_ = _without(_both(_input(waited), window), taken)
+    total, rest = _length(window), sum(map(_length, (client, account, gateway, input_, played)))
     return TimeSpent(
         audio_s=sum(part.audio_ms for part in waited) / 1e3,
         total_s=total * 1e-9,
@@ -148,6 +150,33 @@ def _held(parts: Sequence[_Part]) -> list[Interval]:
         held += [(c.start_ns, c.end_ns) for c in part.out]
         earlier = _union([*earlier, *part.window()])
     return _union(held)
+
+
+def _playing(parts: Mapping[tuple[object, object], _Part]) -> list[Interval]:
+    """While a listener, who plays each piece of a session as soon as the one before it ends, has something to play."""
+    out: dict[object, list[TraceSpan]] = defaultdict(list)
+    for (session_id, _), part in parts.items():
+        if part.is_speech:
+            out[session_id] += part.out
+    playing: list[Interval] = []
+    for chunks in out.values():
+        until = 0
+        for chunk in sorted(chunks, key=lambda chunk: chunk.start_ns):
+            begin = max(until, chunk.start_ns)
+            until = begin + _playing_ns(chunk)
+            playing.append((begin, until))
+    return _union(playing)
+
+
+def _input(parts: Sequence[_Part]) -> list[Interval]:
+    """While speech that is waited for has no text. No utterance is waited for before the one ahead of it has ended."""
+    found: list[Interval] = []
+    earlier: list[Interval] = []
+    for part in sorted(parts, key=lambda part: part.window()):
+        if part.is_speech:
+            found += _without(_union(part.input()), earlier)
+            earlier = _union([*earlier, *part.window()])
+    return _union(found)
 
 
 class _Part:
@@ -196,23 +225,34 @@ class _Part:
         return [(first.start_ns, min(first.end_ns, first.start_ns + round(wait_ms * 1e6)))]
 
     def input(self) -> list[Interval]:
+        """While all text that had come was spoken, and more was to come."""
         (begin, end), *_ = self.window()
-        texts = max((chunk.start_ns for chunk in self.in_), default=begin)
-        audio = min((chunk.start_ns for chunk in self.out), default=end)
-        return [(begin, min(texts, audio))] if self.is_speech and begin < min(texts, audio) else []
+        texts = sorted((chunk.start_ns, number(chunk, names.CHUNK_BYTES) or 0.0) for chunk in self.in_)
+        size = sum(text_bytes for _, text_bytes in texts)
+        ns_per_byte = sum(map(_playing_ns, self.out)) / size if size else 0.0
+        out = [(chunk.start_ns, _playing_ns(chunk)) for chunk in sorted(self.out, key=lambda c: c.start_ns)]
+        if not out:
+            out = [(end, 0)]  # all of it is still waited for
+        found: list[Interval] = []
+        # Since the last wait for text: how long what came will play, and how long what was spoken does.
+        asked_ns = spoken_ns = 0.0
+        since, at = begin, 0
+        for start_ns, playing_ns in out:
+            is_spoken = spoken_ns >= SPOKEN * asked_ns
+            latest, more_ns = since, 0.0
+            while at < len(texts) and texts[at][0] < start_ns:
+                latest, more_ns, at = texts[at][0], more_ns + texts[at][1] * ns_per_byte, at + 1
+            if is_spoken and latest > since:
+                found.append((since, latest))
+                asked_ns = spoken_ns = 0.0
+            asked_ns += more_ns
+            spoken_ns += playing_ns
+            since = start_ns
+        return found
 
-    def pace(self) -> list[Interval]:
-        """While what came last plays, and more comes."""
-        if not self.is_speech:
-            return []
-        chunks = sorted(self.out, key=lambda chunk: chunk.start_ns)
-        return [
-            (
-                a.start_ns,
-                min(b.start_ns, a.start_ns + round((number(a, names.CHUNK_DURATION_MS) or 0.0) * 1e6)),
-            )
-            for a, b in pairwise(chunks)
-        ]
+
+def _playing_ns(chunk: TraceSpan) -> int:
+    return round((number(chunk, names.CHUNK_DURATION_MS) or 0.0) * 1e6)
 
 
 def _write(chunk: TraceSpan) -> Interval:
