@@ -10,11 +10,13 @@ exceptions, see `wavegate.errors`; what a session reports are the classes of `wa
 """
 
 import wavegate._load_grpc  # noqa: F401 - before anything else loads grpc
+from wavegate.audio import RawFormat
 from wavegate.client import Client
 from wavegate.control import SessionChange, SettingsStream
 from wavegate.errors import (
     AccessDeniedError,
     AudioFileError,
+    AudioFileWarning,
     CapacityError,
     ConflictError,
     ConnectionLostError,
@@ -62,6 +64,7 @@ __all__ = [
     "AccessDeniedError",
     "AudioChunk",
     "AudioFileError",
+    "AudioFileWarning",
     "AudioFormat",
     "AudioProgress",
     "CapacityError",
@@ -77,6 +80,7 @@ __all__ = [
     "InvalidRequestError",
     "Keyword",
     "QuotaViolation",
+    "RawFormat",
     "Recognition",
     "SessionChange",
     "SessionClosedError",

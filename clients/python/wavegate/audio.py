@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, get_args
 
 from wavegate.settings import AudioEncoding, AudioFormat
 
 __all__ = [
+    "RAW_ENCODINGS",
     "Pacer",
+    "RawEncoding",
+    "RawFormat",
     "WavWriter",
     "bytes_per_second",
     "opus_duration_s",
@@ -20,6 +24,50 @@ __all__ = [
 ]
 
 _SAMPLE_BYTES: dict[AudioEncoding, int] = {"LINEAR16": 2, "LINEAR32": 4, "MULAW": 1, "ALAW": 1}
+
+RawEncoding = Literal[
+    "u8", "s8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be",
+    "f32le", "f32be", "f64le", "f64be", "mulaw", "alaw",
+]  # fmt: skip
+"""How a raw sample is coded, in the names that ffmpeg has for them: PCM, floats, G.711."""
+
+RAW_ENCODINGS: dict[AudioEncoding, RawEncoding] = {
+    "LINEAR16": "s16le",
+    "LINEAR32": "s32le",
+    "MULAW": "mulaw",
+    "ALAW": "alaw",
+}
+"""The gateway's raw encodings under those names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """What samples are that have no header to tell it. Raises `ValueError` for what cannot be."""
+
+    encoding: RawEncoding
+    sample_rate_hz: int
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        names: tuple[str, ...] = get_args(RawEncoding)
+        if self.encoding not in names:
+            raise ValueError(f"{self.encoding!r} is no encoding of raw samples; there are {', '.join(names)}")
+        if self.sample_rate_hz < 1:
+            raise ValueError(f"a rate of {self.sample_rate_hz} Hz cannot be")
+        if not 1 <= self.channels <= 1024:
+            raise ValueError(f"{self.channels} channels cannot be")
+
+    @classmethod
+    def of(cls, audio_format: AudioFormat) -> RawFormat:
+        """Samples as the gateway takes or gives them. Raises `KeyError` for an encoding that is not raw."""
+        return cls(RAW_ENCODINGS[audio_format.encoding], audio_format.sample_rate_hz)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        bits = "".join(filter(str.isdigit, self.encoding))
+        return int(bits or 8) // 8 * self.channels
+
 
 _CATCH_UP_S = 0.1
 """What a pacer makes up for of a source that was late: the jitter of timers, not a pause."""

@@ -33,6 +33,7 @@ from wavegate.speech.v1 import types_pb2
 __all__ = [
     "AccessDeniedError",
     "AudioFileError",
+    "AudioFileWarning",
     "CapacityError",
     "Code",
     "ConflictError",
@@ -72,6 +73,8 @@ Code = Literal[
 """The gRPC status codes by name, in the order of their numbers."""
 
 _CODES: tuple[Code, ...] = get_args(Code)
+
+Cure = Literal["raw", "convert"] | None
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 """The trailer that carries a `google.rpc.Status`."""
@@ -174,7 +177,19 @@ class UpstreamError(WavegateError):
 
 
 class AudioFileError(ValueError):
-    """This is no audio that can be decoded; `str()` says of what and why."""
+    """This is no audio that can be decoded; `str()` says of what and why.
+
+    `cure` is what may help: `raw` to say of which kind raw samples are, `convert` to convert it to another kind; None
+    where only another file will do.
+    """
+
+    def __init__(self, message: str, cure: Cure = None) -> None:
+        super().__init__(message)
+        self.cure: Cure = cure
+
+
+class AudioFileWarning(UserWarning):
+    """A recording is damaged, cut off or followed by something else: a part of it was not sent."""
 
 
 _BY_REASON: Mapping[str, type[WavegateError]] = {

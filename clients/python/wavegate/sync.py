@@ -33,6 +33,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 from wavegate import client as asynchronous
 from wavegate._process import check_process, is_forked
 from wavegate._session import RESUME_WINDOW_S, BaseSession
+from wavegate.audio import RawFormat
 from wavegate.client import OPEN_TIMEOUT_S, RECOGNIZE_TIMEOUT_S, UNARY_TIMEOUT_S
 from wavegate.control import SessionChange, SynthesisControl, TranscriptionControl
 from wavegate.control import SettingsStream as AsyncSettingsStream
@@ -320,9 +321,16 @@ class TranscriptionSession(_Session[TranscriptionEvent]):
         """Sends audio as it comes; returns when the source has ended."""
         _loop.run(self._session.stream_audio(source, paced=paced))
 
-    def send_file(self, path: str | Path, *, paced: bool = False) -> None:
+    def send_file(
+        self,
+        path: str | Path,
+        *,
+        paced: bool = False,
+        raw: RawFormat | None = None,
+        channel: int | None = None,
+    ) -> None:
         """Sends a recording of any common kind, converted as it goes."""
-        _loop.run(self._session.send_file(path, paced=paced))
+        _loop.run(self._session.send_file(path, paced=paced, raw=raw, channel=channel))
 
     def finalize(self, finalize_id: str | None = None) -> Transcript:
         """A turn ends here: waits for the final transcript of what was sent so far."""

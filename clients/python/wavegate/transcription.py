@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from wavegate._events_wire import transcription_event
 from wavegate._iteration import iterate
 from wavegate._session import BaseSession, Unfinished, UpdateArguments
 from wavegate._settings_wire import audio_format_to_wire, duration, settings_to_wire
+from wavegate.errors import AudioFileWarning
 from wavegate.events import SettingsAck, SpeechEnded, SpeechStarted, Transcript, TranscriptionEvent
 from wavegate.settings import AudioFormat, TranscriptionOptions, TranscriptionSettings
 from wavegate.speech.v1 import transcription_service_pb2, types_pb2
@@ -144,15 +146,27 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
                     await asyncio.sleep(pacer.delay_s(len(piece), loop.time()))
                     await self.send_audio(piece)
 
-    async def send_file(self, path: str | Path, *, paced: bool = False) -> None:
-        """Sends a recording: WAV, FLAC, OGG or MP3 of any rate and number of channels, converted as it goes.
+    async def send_file(
+        self,
+        path: str | Path,
+        *,
+        paced: bool = False,
+        raw: audio.RawFormat | None = None,
+        channel: int | None = None,
+    ) -> None:
+        """Sends a recording of any rate and number of channels, a pipe or a FIFO as well, converted as it goes.
 
-        Raises `AudioFileError` for what is no audio, `OSError` for what cannot be read.
+        WAV, FLAC, Ogg, MP3 and the others that `wavegate.recordings.open_audio` names are known by their content;
+        `raw` says what samples without a header are. Channels are mixed, or `channel` (from 1) is taken alone.
+        Raises `AudioFileError` for what is no audio, `OSError` for what cannot be read. What could not be decoded of a
+        recording that is damaged or cut off is told as an `AudioFileWarning` once the rest is sent.
         """
         from wavegate.recordings import open_audio  # noqa: PLC0415 - codecs only for who has files
 
-        with open_audio(path, self._format) as source:
+        with await asyncio.to_thread(open_audio, path, self._format, raw=raw, channel=channel) as source:
             await self.stream_audio(source, paced=paced)
+            for warning in source.warnings:
+                warnings.warn(warning, AudioFileWarning, stacklevel=2)
 
     async def finalize(self, finalize_id: str | None = None) -> Transcript:
         """A turn ends here: waits for the final transcript of what was sent so far; empty if nothing was said.

@@ -8,13 +8,15 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import grpc
@@ -24,12 +26,14 @@ import soundfile
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from wavegate.audio import RawEncoding, RawFormat, wav_header
 from wavegate.cli.app import app
 from wavegate.cli.inputs import Utterances, from_thread, read_text
 from wavegate.cli.output import Output
 from wavegate.cli.playback import SpeakerSink, choose_sink, encoding_for, speakers_missing
 from wavegate.errors import WavegateError
 from wavegate.events import SessionLimits, SessionMoved, SessionResumed, SessionStarted
+from wavegate.recordings import open_audio
 from wavegate.settings import AudioFormat
 
 from tests.clients.python import fake_gateway
@@ -356,7 +360,8 @@ class TestListen:
         ("name", "content", "sentence"),
         [
             ("missing.wav", None, "missing.wav: No such file or directory"),
-            ("letter.wav", b"Dear Sir or Madam", "letter.wav is no audio file that can be read"),
+            ("letter.wav", b"Dear Sir or Madam", "letter.wav is text, no recording"),
+            ("page.mp3", b"<!DOCTYPE html><html>", "page.mp3 is an HTML page, no recording"),
             ("empty.wav", b"", "empty.wav is empty"),
             (".", None, ".: Is a directory"),
         ],
@@ -371,15 +376,120 @@ class TestListen:
         assert sentence in result.stderr
 
     def test_bad_pipes(self, gateway: FakeGateway) -> None:
-        result = run("listen", "-", stdin=b"no audio")
+        result = run("listen", "-", stdin=bytes(range(256)))
         assert result.exit_code == 2
-        assert "for raw samples say their rate and encoding" in result.stderr
+        assert result.stderr.splitlines() == [
+            "wavegate: standard input is no recording of a known kind",
+            "  known by their content are WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF and W64",
+            "  raw samples have to be described, as in: wavegate listen - --raw s16le,16000",
+        ]
         result = run("listen", "-", stdin=b"")
         assert (result.exit_code, "standard input is empty" in result.stderr) == (2, True)
 
+    def test_kinds_that_are_not_decoded_say_how_to_convert_them(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        video = b"\0\0\0\x20ftypM4A " + bytes(99)
+        (nowhere / "my talk.m4a").write_bytes(video)
+        result = run("listen", "my talk.m4a")
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            "wavegate: my talk.m4a is an MP4 file (M4A, AAC), which is not decoded here",
+            "  convert it first: ffmpeg -i 'my talk.m4a' 'my talk.wav' && wavegate listen 'my talk.wav'",
+        ]
+        assert "... | ffmpeg -i - -f wav - | wavegate listen -" in run("listen", "-", stdin=video).stderr
+
+    @pytest.mark.parametrize("name", ["a.wav", "a.raw", "a.pcm", "a.ulaw", "a.alaw"])
+    @pytest.mark.parametrize("encoding", [None, "linear16", "mulaw", "alaw"])
+    def test_what_say_writes_is_heard(
+        self, gateway: FakeGateway, nowhere: Path, name: str, encoding: str | None
+    ) -> None:
+        """With what `say` tells to add where there is no header to tell it."""
+        how = ["--encoding", encoding] if encoding else []
+        said = run("say", "abcd" * 20, "-o", name, *how)
+        if said.exit_code:
+            assert "change one of the two" in said.stderr
+            return
+        audio = (nowhere / name).read_bytes()
+        told = re.search(r"\(to hear it: wavegate listen (.*)\)", said.stderr)
+        assert (told is None) == (name == "a.wav")
+        result = run("listen", *(told[1].split() if told else [name]))
+        assert result.exit_code == 0, result.output
+        with open_audio(audio, AudioFormat("LINEAR16", 16000), raw=_described(told)) as source:
+            assert result.stdout == f"heard 0 to {len(b''.join(source))}\n"
+        if told:  # without it, a sentence
+            assert "raw samples have to be described" in run("listen", name).stderr
+
+    def test_raw_samples_may_be_described(self, gateway: FakeGateway, nowhere: Path) -> None:
+        (nowhere / "a").write_bytes(bytes(48000 * 4 * 2))
+        assert run("listen", "a", "--raw", "f32le,48000,2").stdout == "heard 0 to 32000\n"
+        assert (
+            run("listen", "-", "--raw", "F32LE,48000,2", stdin=bytes(48000 * 8)).stdout
+            == "heard 0 to 32000\n"
+        )
+        result = run("listen", "a", "--raw", "mulaw,8000", "--encoding", "mulaw", "--rate", "8000")
+        assert result.stdout == f"heard 0 to {48000 * 8}\n"
+        for value, sentence in [
+            ("s16", "it takes an encoding, a rate and perhaps a number of channels: s16le,44100,2"),
+            ("s12,8000", "'s12' is no encoding of raw samples"),
+            ("s16le,fast", "invalid literal"),
+            ("s16le,0", "a rate of 0 Hz cannot be"),
+        ]:
+            result = run("listen", "a", "--raw", value)
+            assert (result.exit_code, sentence in result.stderr) == (2, True), value
+
+    def test_files_of_samples_need_no_conversion_where_they_are_as_asked_for(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        (nowhere / "call.ulaw").write_bytes(b"\x7f" * 999)
+        assert (
+            run("listen", "call.ulaw", "--encoding", "mulaw", "--rate", "8000").stdout == "heard 0 to 999\n"
+        )
+
+    def test_one_channel_may_be_chosen(self, gateway: FakeGateway, recording: Path) -> None:
+        assert run("listen", str(recording), "--channel", "2").stdout == "heard 0 to 32000\n"
+        result = run("listen", str(recording), "--channel", "3")
+        assert (result.exit_code, "has 2 channels: there is no channel 3" in result.stderr) == (2, True)
+
+    def test_what_is_left_out_is_told(self, gateway: FakeGateway, nowhere: Path, recording: Path) -> None:
+        (nowhere / "cut.wav").write_bytes(wav_header(AudioFormat("LINEAR16", 16000), 64000) + bytes(32000))
+        result = run("listen", "cut.wav")
+        assert (result.exit_code, result.stdout) == (0, "heard 0 to 32000\n")
+        assert (
+            "warning: cut.wav is cut off: its header tells of 2.00 s of audio, 1.00 s are there"
+            in result.stderr
+        )
+
+    def test_a_fifo_is_heard(self, gateway: FakeGateway, nowhere: Path, recording: Path) -> None:
+        os.mkfifo(nowhere / "fifo.wav")
+        writer = threading.Thread(target=lambda: (nowhere / "fifo.wav").write_bytes(recording.read_bytes()))
+        writer.start()
+        assert run("listen", "fifo.wav").stdout == "heard 0 to 32000\n"
+        writer.join()
+
+    def test_what_the_shell_calls_a_file_is_heard(self, gateway: FakeGateway, recording: Path) -> None:
+        """Process substitution, and /dev/stdin of a pipe."""
+        wavegate = f"{sys.executable} -m wavegate.cli"
+        for script in (f"{wavegate} listen <(cat a.flac)", f"cat a.flac | {wavegate} listen /dev/stdin"):
+            result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+            assert result.stdout == "heard 0 to 32000\n", result.stderr
+
     def test_ogg_opus_cannot_be_paced(self) -> None:
-        result = run("listen", "a.opus", "--encoding", "ogg_opus", "--paced")
-        assert (result.exit_code, "cannot be paced" in result.stderr) == (2, True)
+        for options, sentence in [
+            (["--paced"], "cannot be paced"),
+            (["--raw", "s16le,8000"], "cannot be raw samples"),
+            (["--channel", "1"], "cannot be taken apart"),
+        ]:
+            result = run("listen", "a.opus", "--encoding", "ogg_opus", *options)
+            assert (result.exit_code, sentence in result.stderr) == (2, True)
+
+
+def _described(told: re.Match[str] | None) -> RawFormat | None:
+    """What `say` told of raw samples, as the client has it."""
+    if told is None:
+        return None
+    encoding, rate_hz = told[1].split()[-1].split(",")
+    return RawFormat(cast(RawEncoding, encoding), int(rate_hz))
 
 
 class TestLiveSessions:

@@ -23,7 +23,8 @@ from wavegate import (
     Transcript,
     TranscriptionSettings,
 )
-from wavegate.errors import AudioFileError
+from wavegate.audio import RawFormat, wav_header
+from wavegate.errors import AudioFileError, AudioFileWarning
 
 from tests.clients.python.fake_gateway import FakeGateway
 
@@ -105,10 +106,27 @@ class TestAudio:
             await session.send_file(path)
         assert sum(len(a.content) for a in gateway.inputs("audio")) == 8000
 
+    async def test_a_file_may_be_described_and_one_channel_chosen(
+        self, gateway: FakeGateway, client: Client, tmp_path: Path
+    ) -> None:
+        (tmp_path / "samples").write_bytes(bytes(44100 * 4 * 2))
+        async with client.transcribe(audio_format=AudioFormat("MULAW", 8000)) as session:
+            await session.send_file(tmp_path / "samples", raw=RawFormat("f32le", 44100, 2), channel=2)
+        assert sum(len(a.content) for a in gateway.inputs("audio")) == 8000
+
+    async def test_what_a_damaged_file_lacks_is_a_warning(self, client: Client, tmp_path: Path) -> None:
+        path = tmp_path / "cut.wav"
+        path.write_bytes(wav_header(AudioFormat("LINEAR16", 16000), 64000) + bytes(32000))
+        async with client.transcribe() as session:
+            with pytest.warns(AudioFileWarning, match=r"cut\.wav is cut off: its header tells of 2\.00 s"):
+                await session.send_file(path)
+            final = await session.finalize()
+        assert final.text == "heard 0 to 32000"
+
     async def test_a_file_that_is_none_leaves_the_session_alone(self, client: Client, tmp_path: Path) -> None:
         (tmp_path / "letter.txt").write_text("Dear Sir or Madam")
         async with client.transcribe() as session:
-            with pytest.raises(AudioFileError, match=r"letter\.txt is no audio file"):
+            with pytest.raises(AudioFileError, match=r"letter\.txt is text, no recording"):
                 await session.send_file(tmp_path / "letter.txt")
             with pytest.raises(FileNotFoundError):
                 await session.send_file(tmp_path / "missing.wav")

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterable, Iterable
 
 import click
 
+from wavegate.audio import RawFormat
 from wavegate.cli.command import Connection, command, converse
-from wavegate.cli.inputs import from_thread, standard_input
-from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
+from wavegate.cli.options import encoding_option, rate_option, raw_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
+from wavegate.cli.recording import Recording
 from wavegate.cli.trace import shown, trace_option
 from wavegate.events import SessionEnded, SpeechEnded, SpeechStarted, Transcript
 from wavegate.settings import AudioEncoding, AudioFormat
 from wavegate.speech.v1 import types_pb2
 from wavegate.transcription import TranscriptionSession
+
+_UNCHANGED = {"--paced": "paced", "--raw": "raw samples", "--channel": "taken apart"}
 
 
 @click.command()
@@ -29,7 +32,14 @@ from wavegate.transcription import TranscriptionSession
     "MULAW",
     "ALAW",
     "OGG_OPUS",
-    help="Of the audio as it goes to the gateway; files are converted to it.",
+    help="Of the audio as it goes to the gateway; recordings are converted to it.",
+)
+@raw_option
+@click.option(
+    "--channel",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Hear this channel alone; by default all are mixed.",
 )
 @click.option(
     "--paced/--fast",
@@ -47,6 +57,8 @@ async def listen(
     language: str | None,
     rate: int | None,
     encoding: AudioEncoding | None,
+    raw: RawFormat | None,
+    channel: int | None,
     paced: bool,
     traced: bool,
     assignments: tuple[str, ...],
@@ -55,32 +67,37 @@ async def listen(
 
     Each final transcript is a line on standard output; what is not final yet shows on a terminal.
 
-    WAV, FLAC, OGG and MP3 of any rate and number of channels are converted to one channel at --rate (16000) in
-    --encoding (linear16). `-` is standard input: any of those, a WAV stream while it comes; or, where --rate or
-    --encoding is given, raw samples that have that form already.
+    FILE is a recording, a pipe or - for standard input, and is read while it comes. Its content says what it is, not
+    its name: WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF or W64, of any rate. Several channels are mixed
+    into one. Other kinds, such as M4A and WebM, have to be converted: `ffmpeg -i talk.m4a talk.wav`.
+
+    Raw samples have no header that says what they are: --raw does. Without it, what is no recording of a known kind
+    is taken for samples in --encoding at --rate where one of these is given.
 
     \b
       wavegate listen meeting.mp3 --language en
       arecord -q -f S16_LE -r 16000 -t wav | wavegate listen -
-      wavegate listen - --encoding mulaw --rate 8000 < call.ulaw
+      wavegate listen call.ulaw --raw mulaw,8000
+      wavegate listen <(ffmpeg -i talk.m4a -f wav -)
     """
-    from wavegate.recordings import open_audio, open_stream  # noqa: PLC0415 - codecs are slow to load
-
     settings = settings_from(
         types_pb2.TranscriptionSettings, assignments, {"model": model, "language_code": language}
     )
-    raw = rate is not None or encoding is not None
     audio_format = AudioFormat(encoding or "LINEAR16", rate or 16000)
-    if paced and audio_format.encoding == "OGG_OPUS":
-        raise click.UsageError("Ogg Opus cannot be paced: leave --paced out")
-    source: AsyncIterable[bytes] | Iterable[bytes]
-    if file == "-":
-        stdin = standard_input()
-        if stdin.isatty():
-            raise click.UsageError("standard input is the terminal: pipe audio in, or name a file")
-        source = from_thread(lambda: open_stream(stdin, "standard input", audio_format, raw=raw))
-    else:
-        source = open_audio(file, audio_format)  # before the gateway is asked: a bad file needs none
+    if audio_format.encoding == "OGG_OPUS" and (paced or raw or channel):
+        option = "--paced" if paced else "--raw" if raw else "--channel"
+        raise click.UsageError(
+            f"Ogg Opus goes out as it is and cannot be {_UNCHANGED[option]}: leave {option} out"
+        )
+    recording = Recording(
+        file,
+        audio_format,
+        raw=raw,
+        # Samples that need no conversion are described already.
+        may_be_raw=(rate or encoding) is not None,
+        channel=channel,
+    )
+    source = recording.open()  # before the gateway is asked: a bad file needs none
     async with connection.client() as client:
         session = client.transcribe(audio_format=audio_format, **settings)
         hearing = _Hearing(connection.output, session)
@@ -88,6 +105,8 @@ async def listen(
             with connection.output.live():
                 async with session:
                     await converse(hearing.send(source, paced=paced), hearing.receive())
+            for warning in recording.warnings:
+                connection.output.note(f"warning: {warning}")
             hearing.summarize()
 
 

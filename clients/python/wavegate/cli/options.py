@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from wavegate._settings_wire import MessageT, settings_to_wire
+from wavegate.audio import RawEncoding, RawFormat
 from wavegate.cli.assignments import parse_assignments
 
 set_option = click.option(
@@ -30,6 +31,28 @@ rate_option = click.option(
     type=click.IntRange(min=1),
     metavar="HZ",
     help="Samples a second; the gateway knows which it can.",
+)
+
+
+def _raw_format(_context: click.Context, _parameter: click.Parameter, value: str | None) -> RawFormat | None:
+    if value is None:
+        return None
+    encoding, *numbers = value.lower().split(",")
+    try:
+        if not 1 <= len(numbers) <= 2:
+            raise ValueError("it takes an encoding, a rate and perhaps a number of channels: s16le,44100,2")
+        rate_hz, *channels = map(int, numbers)
+        return RawFormat(cast(RawEncoding, encoding), rate_hz, *channels)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+raw_option = click.option(
+    "--raw",
+    metavar="ENCODING,HZ[,CHANNELS]",
+    callback=_raw_format,
+    help="The recording is raw samples of this kind: u8, s8, s16le, s24le, s32le, f32le, f64le (be for big-endian), "
+    "mulaw or alaw.",
 )
 
 

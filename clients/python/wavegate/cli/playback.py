@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import sys
 from abc import ABC, abstractmethod
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from wavegate.audio import WavWriter
+from wavegate.audio import RawFormat, WavWriter
 from wavegate.settings import AudioEncoding, AudioFormat
 
 SUFFIXES: dict[str, AudioEncoding | None] = {
@@ -65,8 +66,14 @@ class StreamSink(Sink):
     def open(self, audio_format: AudioFormat) -> None:
         """Creates the file."""
         self._stream = self._path.open("wb") if self._path else sys.stdout.buffer
-        if not self._raw and audio_format.encoding != "MP3":
+        if audio_format.encoding == "MP3":
+            return
+        if not self._raw:
             self._wav = WavWriter(self._stream, audio_format)
+        elif self._path:  # without a header only whoever knows what it is can read it
+            raw = RawFormat.of(audio_format)
+            described = f"--raw {raw.encoding},{raw.sample_rate_hz}"
+            self.where += f" (to hear it: wavegate listen {shlex.quote(str(self._path))} {described})"
 
     async def write(self, audio: bytes) -> None:
         """Appends; for a pipe in a thread, since its reader may be slow."""
