@@ -113,7 +113,7 @@ async def listen(gateway: RunningGateway, number: int, everyone: asyncio.Barrier
     assert session.warnings() == []
     finals = [t for t in session.all("transcript") if t.is_final]
     timed = [word for transcript in finals for word in transcript.words]
-    assert [word.text for word in timed] == words, [session.all("connection"), finals]
+    assert [word.text for word in timed] == words
     assert finals[-1].full_text == " ".join(words)
     assert [t.is_last for t in finals].count(True) == 1
     starts = [0.0]
@@ -129,7 +129,8 @@ def held() -> tuple[int, int]:
 
 
 async def test_two_hundred_sessions_at_once_and_none_is_wrong() -> None:
-    async with running_gateway(waves_local.Options(chunk_s=0.2)) as gateway:
+    # On a busy machine a caller may fall silent in mid-word, for as long as silence would be sent in its place.
+    async with running_gateway(waves_local.Options(chunk_s=0.2), stt_keepalive="message") as gateway:
         upstream, registry = gateway.upstream, gateway.gateway.registry
         assert upstream is not None
 

@@ -128,6 +128,26 @@ async def test_resuming_an_attached_session_takes_it_over() -> None:
         assert waves_local.spoken(audio_of(first + second)) == STORY
 
 
+async def test_the_last_event_of_a_call_that_was_taken_over_has_the_number_behind_its_own() -> None:
+    """Also where that call had resumed the session, and nothing had happened since."""
+    async with running_gateway() as gw:
+        call, got = await begin(gw, start(), 1)
+        while got[-1].WhichOneof("event") != "utterance_completed":
+            got.append(await call.read())
+        session_id, last = got[0].session_started.session_id, got[-1].sequence
+        second = gw.synthesis.SynthesizeStream()
+        await second.write(again(session_id, last))
+        assert (await second.read()).sequence == last
+        third = gw.synthesis.SynthesizeStream()
+        await third.write(again(session_id, last))
+        assert (await third.read()).sequence == last
+        taken_over = await second.read()
+        assert taken_over.session_ended.reason == v1.SessionEnded.REASON_TAKEN_OVER
+        assert taken_over.sequence == last + 1
+        await third.write(END)
+        assert [r.WhichOneof("event") async for r in responses(third)] == ["session_ended"]
+
+
 async def test_what_becomes_of_a_call_that_was_taken_over_is_nothing_to_the_session() -> None:
     """The old call hangs in a network that has gone, with a write under way; it breaks when the new one goes on."""
     window_s = 0.3

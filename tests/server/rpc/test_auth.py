@@ -47,6 +47,7 @@ def test_the_scheme_is_case_insensitive() -> None:
         pytest.param([], id="none"),
         pytest.param([("authorization", ALICE)], id="no scheme"),
         pytest.param([("authorization", "Bearer ")], id="empty"),
+        pytest.param([("authorization", f"Bearer {ALICE}")] * 2, id="twice"),
         pytest.param([("authorization", f"Basic {ALICE}")], id="another scheme"),
         pytest.param(bearer(ALICE[:-1]), id="shorter"),
         pytest.param(bearer(ALICE + "0"), id="longer"),
