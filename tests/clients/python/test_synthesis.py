@@ -372,6 +372,7 @@ class TestBargeIn:
             await session.cancel()
             assert text_of(await asyncio.wait_for(listening, 30)) in ("", "A long s")
             assert utterance.outcome is None
+            await soon(lambda: gateway.inputs("cancel"))  # else it might be spoken to its end first
             gateway.hold.set()
             assert isinstance(await utterance.done(), UtteranceCancelled)
 
