@@ -27,7 +27,7 @@ help: ## Show this text
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test, bench and soak.\n'
+	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test, test-unit, test-e2e, bench and soak.\n'
 
 .PHONY: setup
 setup: $(VENV)/.installed $(VENV)/.speech ## Make .venv: the project, its speech engines and its development tools
@@ -54,6 +54,14 @@ jaeger: setup ## Serve a real Jaeger on 127.0.0.1:16686, for `OTEL_EXPORTER_OTLP
 test: setup ## Set up, then run every test that this machine has the toolchain for (ARGS="-k name" …)
 	@# -rs: every test that was left out, and why.
 	$(VENV)/bin/pytest --cov --cov-report=term -rs $(ARGS)
+
+.PHONY: test-unit
+test-unit: setup ## The tests that need neither a process nor a socket, on all cores: under a minute and a half (ARGS="-k name" …)
+	$(VENV)/bin/pytest -m unit -n auto -q $(ARGS)
+
+.PHONY: test-e2e
+test-e2e: setup ## The tests of a whole gateway, with its upstream and its clients (ARGS="-k name" …)
+	$(VENV)/bin/pytest -m e2e -rs $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure the gateway against a direct WebSocket client (ARGS="--only tts-realtime --seconds 10" …)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import signal
 from collections.abc import Generator
+from pathlib import Path, PurePosixPath
 
 import hypothesis
 import pytest
 
-from tests.support import seeds
+from tests.support import levels, seeds
+
+TESTS = Path(__file__).parent
 
 # A shell starts what it puts in the background with interrupts ignored, and programs hand that on to those they
 # start. Tests interrupt programs, wherever they are run from.
@@ -28,11 +31,20 @@ hypothesis.settings.load_profile("random" if seeds.are_random() else "fixed")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "random: draws its cases from a seed; `make soak` tries new ones")
+    config.addinivalue_line(
+        "markers", "unit: needs neither a process nor a socket; see tests/support/levels.py"
+    )
+    config.addinivalue_line(
+        "markers", "e2e: runs a gateway as its users have it; see tests/support/levels.py"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is random: tests of hypothesis, and tests that are parametrized with a `seed`."""
+    """Mark each test with its level, and as random where hypothesis or a parameter `seed` draws its cases."""
     for item in items:
+        level = levels.level_of(PurePosixPath(item.path.relative_to(TESTS)))
+        if level:
+            item.add_marker(level)
         is_drawn = isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj)
         if is_drawn or "seed" in _parameters(item):
             item.add_marker("random")
@@ -47,6 +59,18 @@ def pytest_runtest_makereport(
     if report.failed and item.get_closest_marker("random"):
         report.sections.append(("Replay", _replay(item)))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Hold the tests of the unit level to what they are."""
+    if item.get_closest_marker("unit") is None:
+        yield
+        return
+    with levels.watched() as found:
+        yield
+    if found:
+        pytest.fail(f"{found[0]}: tests of the unit level do without; see tests/support/levels.py")
 
 
 def _parameters(item: pytest.Item) -> dict[str, object]:
