@@ -1,8 +1,8 @@
 """OTLP bytes of spans, made by hand: what a span for every chunk of audio can afford. Pure.
 
-A span of the SDK and its way through the stock exporter cost 44 to 58 µs of CPU, one made here 1 to 2 µs. What comes
-out is what `opentelemetry.proto` parses (the tests hold the two against each other). Field numbers are those of
-`opentelemetry/proto/{trace,common,resource}/v1`.
+A span of the SDK and its way through the stock exporter cost 44 to 58 µs of CPU; docs/benchmarks.md has what one made
+here costs. What comes out is what `opentelemetry.proto` parses (the tests hold the two against each other). Field
+numbers are those of `opentelemetry/proto/{trace,common,resource}/v1`.
 
 Whole numbers of a chunk are written as varints of four bytes, whatever their value: then all chunks of a lane have
 the same length, and one `struct.pack` writes one.
