@@ -51,7 +51,7 @@ from wavegate_server.session.events import EndReason
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
-from wavegate_server.session.transport import DialOptions, WebSocketDialer
+from wavegate_server.session.transport import DialOptions, ReachingDialer, WebSocketDialer, at_once
 from wavegate_server.telemetry import Reading, Span, instruments, logs, otel, otlp
 from wavegate_server.telemetry.lag import LoopLag
 from wavegate_server.telemetry.metrics import Metrics
@@ -212,10 +212,11 @@ class App:
             old_stt_path=config.old_stt_path,
         )
         self._upstreams = Upstreams(target, self._choice.keys, self._account, self._regions)
+        reach = at_once if self._local is None else self._local.reach
         gateway = Gateway(
             registry=self._registry,
             upstreams=self._upstreams,
-            dialer=WebSocketDialer(DialOptions(proxies=self._proxies)),
+            dialer=ReachingDialer(WebSocketDialer(DialOptions(proxies=self._proxies)), reach),
             telemetry=self._telemetry,
             bounds=_bounds(config),
             synthesis_defaults=self._synthesis_defaults,
@@ -225,7 +226,7 @@ class App:
             stt_keepalive=config.stt_keepalive,
             auth=self._auth,
         )
-        self._http = http = UpstreamHttp(self._upstreams, proxies=self._proxies)
+        self._http = http = UpstreamHttp(self._upstreams, proxies=self._proxies, reach=reach)
         self._server = server = GrpcServer(
             _services(gateway, http),
             self._interceptor,

@@ -15,9 +15,11 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from wavegate_server import errors
 from wavegate_server.config import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,15 @@ SETTLED_S: Final = 10.0
 MAX_FAILURES: Final = 3
 """So many deaths in a row, each before it had settled, and it is given up."""
 RESTART_DELAY_S: Final = 0.2
+AWAY_S: Final = 15.0
+"""How long a session waits for one that is started again: several times what that takes, with speech engines on a busy
+machine; and longer than it takes to find that it cannot be started, which ends the waiting."""
+MAX_REPEATS: Final = 2
+"""How often an attempt is made again after it died: one that kills it shall not do so for ever."""
+NOTICE_S: Final = 0.5
+"""How long after its connections the death of a process may show."""
+
+T = TypeVar("T")
 
 
 class LocalUpstream:
@@ -55,6 +66,12 @@ class LocalUpstream:
         self._process: Process | None = None
         self._port = 0
         self._last_words = ""
+        self._serves, self._died = asyncio.Event(), asyncio.Event()
+        """Whether it serves, or never will again; and whether it is known that it does not."""
+        self._lives = 0
+        """How many processes have served."""
+        self._given_up = ""
+        """Why it is not started again; empty while it is."""
         self._readers: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -117,6 +134,47 @@ class LocalUpstream:
                 await self.stop()
                 raise
             self._port = int(port_file.read_text(encoding="utf-8"))
+        self._lives += 1
+        self._died.clear()
+        self._serves.set()
+
+    async def reach(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what `attempt` returns, which asks this upstream something. While it is started again, that waits; and
+        an attempt that fails because it died is made again.
+
+        Raises what `attempt` raises, and `errors.UpstreamUnavailable` where it is not back within `AWAY_S` seconds or
+        cannot be started again.
+        """
+        for is_last in (*[False] * MAX_REPEATS, True):
+            await self._back()
+            lives = self._lives
+            try:
+                return await attempt()
+            except errors.UpstreamUnavailable as exc:
+                # With an HTTP status it has answered, and so was not away.
+                if is_last or exc.http_status is not None or not await self._has_died_since(lives):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _back(self) -> None:
+        """Wait until it serves. Raises `errors.UpstreamUnavailable`."""
+        try:
+            async with asyncio.timeout(AWAY_S):
+                await self._serves.wait()
+        except TimeoutError:
+            raise errors.UpstreamUnavailable(
+                f"the local upstream died, and was not back within {AWAY_S:g} s"
+            ) from None
+        if self._given_up:
+            raise errors.UpstreamUnavailable(self._given_up)
+
+    async def _has_died_since(self, lives: int) -> bool:
+        """Return whether it is another process than that of number `lives`, or none. Its connections may know first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE_S):
+                if self._lives == lives:
+                    await self._died.wait()
+        return self._lives != lives or self._died.is_set()
 
     async def keep(self) -> None:
         """Start it again whenever it dies. Raises `ConfigError` when that does not help. Cancel before `stop`."""
@@ -127,11 +185,15 @@ class LocalUpstream:
             process = self._process
             assert process is not None
             code = await process.wait()
+            self._serves.clear()
+            self._died.set()
             failures = failures + 1 if loop.time() - began < SETTLED_S else 1
             if failures > MAX_FAILURES:
-                raise ConfigError(
+                self._given_up = (
                     f"the local upstream died {failures} times in a row: {self._last_words or f'status {code}'}"
                 )
+                self._serves.set()  # nobody needs to wait any longer
+                raise ConfigError(self._given_up)
             logger.error("the local upstream died with status %d; starting it again", code)
             await asyncio.sleep(RESTART_DELAY_S * failures)
             began = loop.time()

@@ -20,7 +20,7 @@ from wavegate.speech.v1 import (
 )
 from waves_local.deterministic import encode_text
 
-from tests.support.calls import failure, failure_of_error
+from tests.support.calls import failure, failure_of_error, how_it_failed
 from tests.support.gateway import audio_of, of
 from tests.support.process import PATIENCE_S, Running, running, until
 
@@ -131,17 +131,6 @@ async def test_a_second_signal_stops_at_once() -> None:
     assert not any("by force" in line for line in gateway.log), gateway.log
 
 
-async def outcome(call: Any) -> tuple[list[Any], grpc.aio.AioRpcError]:
-    """What a caller that only reads is told, and how its call ends; it never ends its input."""
-    found = []
-    try:
-        while (response := await asyncio.wait_for(call.read(), PATIENCE_S)) is not grpc.aio.EOF:
-            found.append(response)
-    except grpc.aio.AioRpcError as exc:
-        return found, exc
-    raise AssertionError(f"the call ended well: {found[-1:]}")
-
-
 async def test_every_call_that_is_cut_is_told_why() -> None:
     """40 at once, none of which ends its input: each has the status of its `session_ended`, with its ErrorInfo."""
     each = 8
@@ -164,7 +153,9 @@ async def test_every_call_that_is_cut_is_told_why() -> None:
             await call.write(v1.UpdateSettingsRequest(session_id="nobody", update_id="d"))
             await asyncio.wait_for(call.read(), PATIENCE_S)
         gateway.signal(signal.SIGTERM)
-        ends = await asyncio.gather(*(outcome(call) for call in (*speaks, *hears, *busy, *waits, *controls)))
+        ends = await asyncio.gather(
+            *(how_it_failed(call) for call in (*speaks, *hears, *busy, *waits, *controls))
+        )
         assert await gateway.ended() == 0
     assert [failure_of_error(error).what for _, error in ends] == [
         ("UNAVAILABLE", "GATEWAY_DRAINING")
@@ -189,6 +180,6 @@ async def test_a_call_without_a_session_is_told_why_as_well() -> None:
         await asyncio.wait_for(call.read(), PATIENCE_S)
         gateway.signal(signal.SIGTERM)
         await stops_serving(gateway)
-        _, error = await outcome(call)
+        _, error = await how_it_failed(call)
         assert failure_of_error(error).what == ("UNAVAILABLE", "GATEWAY_DRAINING")
         assert await gateway.ended() == 0

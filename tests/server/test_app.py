@@ -23,7 +23,17 @@ from wavegate.speech.v1 import synthesis_service_pb2_grpc as pb_grpc
 from wavegate.speech.v1 import types_pb2 as types_pb
 
 from tests.support.collector import grpc_collector
-from tests.support.process import NO_UPSTREAM, PATIENCE_S, Running, environment, running, until
+from tests.support.process import (
+    NO_UPSTREAM,
+    PATIENCE_S,
+    Running,
+    children,
+    environment,
+    gone,
+    running,
+    take,
+    until,
+)
 
 LOCAL = ("--upstream", "local", "--local-engine", "deterministic")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -58,25 +68,6 @@ async def health(gateway: Running) -> str:
             health_pb2.HealthCheckRequest(service="wavegate.speech.v1.SynthesisService")
         )
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process has not ended. (One that nobody waits for stays as a zombie.)"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-async def gone(pid: int) -> None:
-    async def ended() -> bool:
-        return not alive(pid)
-
-    await until(ended)
 
 
 async def draining(gateway: Running) -> None:
@@ -187,16 +178,6 @@ async def test_a_local_upstream_that_keeps_dying_ends_the_gateway() -> None:
             gateway.signal(signal.SIGCONT)
             assert await gateway.ended() == 1
     assert any("the local upstream died" in line and "the gateway stops" in line for line in gateway.log)
-
-
-async def take(port: int) -> asyncio.Server:
-    """The threads of a process that was killed may keep its port for a moment more."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                return await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)
 
 
 async def test_live_sessions_may_finish_and_new_ones_are_refused() -> None:

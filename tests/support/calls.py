@@ -76,6 +76,18 @@ def failure_of_error(error: Any) -> Failure:
     return found
 
 
+async def how_it_failed(call: Any) -> tuple[list[Any], grpc.aio.AioRpcError]:
+    """What a call still says, read and never answered, and how it ends, which must not be well."""
+    found = []
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while (response := await call.read()) is not grpc.aio.EOF:
+                found.append(response)
+    except grpc.aio.AioRpcError as exc:
+        return found, exc
+    raise AssertionError(f"the call ended well: {found[-1:]}")
+
+
 async def failure_of(call: Any) -> Failure:
     """The status that a call of grpc.aio ended with; OK has neither reason nor message."""
     async with asyncio.timeout(PATIENCE_S):

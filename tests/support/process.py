@@ -63,6 +63,38 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process has not ended. (One that nobody waits for stays as a zombie.)"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process has ended."""
+
+    async def ended() -> bool:
+        return not alive(pid)
+
+    await until(ended)
+
+
+async def take(port: int) -> asyncio.Server:
+    """The threads of a process that was killed may keep its port for a moment more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                return await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.01)
+
+
 class Running:
     """A gateway that serves. `banner` is what it has printed so far; `log` its stderr."""
 

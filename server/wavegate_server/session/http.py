@@ -14,7 +14,7 @@ from wavegate_server import errors
 from wavegate_server.network import Proxies, Tunnel, TunnelRefused
 from wavegate_server.session.context import UpstreamTarget, endpoint_of
 from wavegate_server.session.pool import Upstreams
-from wavegate_server.session.transport import OPEN_TIMEOUT_S, SEND_TIMEOUT_S
+from wavegate_server.session.transport import OPEN_TIMEOUT_S, SEND_TIMEOUT_S, Reach, at_once
 from wavegate_server.waves import close
 
 STREAM_SILENCE_S = 5.0
@@ -64,12 +64,14 @@ class UpstreamHttp:
         *,
         proxies: Proxies | None = None,
         tls: ssl.SSLContext | None = None,
+        reach: Reach = at_once,
     ) -> None:
-        """`proxies` says which proxy leads to a URL, by default none.
+        """`proxies` says which proxy leads to a URL, by default none; `reach` how the upstream is waited for.
 
         `tls` replaces the system's trust, and `transport` the whole network, for tests.
         """
         self.upstreams = upstreams
+        self._reach = reach
         self._client = httpx.AsyncClient(
             transport=transport,
             mounts={} if transport else _networks(proxies or Proxies(), tls or httpx.create_ssl_context()),
@@ -97,14 +99,18 @@ class UpstreamHttp:
         Raises errors of `wavegate_server.errors`. Cancelling gives the request up.
         """
         url = target.http_url(path, query)
-        with _mapped(url):
-            response = await self._client.request(
-                method,
-                url,
-                content=content,
-                headers=_headers(target, content_type),
-                timeout=_timeout(timeout_s),
-            )
+
+        async def ask() -> httpx.Response:
+            with _mapped(url):
+                return await self._client.request(
+                    method,
+                    url,
+                    content=content,
+                    headers=_headers(target, content_type),
+                    timeout=_timeout(timeout_s),
+                )
+
+        response = await self._reach(ask)
         if response.status_code != 200:
             raise self._refusal(target, response)
         return response.content
@@ -128,8 +134,12 @@ class UpstreamHttp:
             headers={**_headers(target, content_type), "Accept": "text/event-stream"},
             timeout=_timeout(STREAM_SILENCE_S),
         )
-        with _mapped(url):
-            response = await self._client.send(request, stream=True)
+
+        async def ask() -> httpx.Response:
+            with _mapped(url):
+                return await self._client.send(request, stream=True)
+
+        response = await self._reach(ask)
         try:
             if response.status_code != 200:
                 with _mapped(url):

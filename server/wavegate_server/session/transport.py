@@ -14,7 +14,7 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -133,6 +133,32 @@ class Dialer(Protocol):
 
     async def dial(self, url: str, headers: Mapping[str, str]) -> Transport:
         """Open a WebSocket. Raises an error of `wavegate_server.errors` that says what was refused."""
+
+
+class Reach(Protocol):
+    """How an upstream is asked that may be away for a known while."""
+
+    async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what `attempt` returns. It may be made later than now, and again after the upstream was away.
+
+        Raises what `attempt` raises, or `errors.UpstreamUnavailable` where the upstream does not come back in time.
+        """
+
+
+async def at_once(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The `Reach` of an upstream of which nothing is known: once, and now."""
+    return await attempt()
+
+
+class ReachingDialer:
+    """A dialer for an upstream that may be away for a known while."""
+
+    def __init__(self, dialer: Dialer, reach: Reach) -> None:
+        self._dialer = dialer
+        self._reach = reach
+
+    async def dial(self, url: str, headers: Mapping[str, str]) -> Transport:
+        return await self._reach(lambda: self._dialer.dial(url, headers))
 
 
 @dataclass(frozen=True, slots=True)
