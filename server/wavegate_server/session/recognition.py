@@ -11,12 +11,13 @@ from wavegate_server.session.context import endpoint_of
 from wavegate_server.session.events import Upstream
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.retry import QueueWait, RetryBudget
-from wavegate_server.waves import prerecorded
+from wavegate_server.waves import prerecorded, stt
 from wavegate_server.waves.prerecorded import Answer
 from wavegate_server.waves.settings import Settings
 
 SILENCE_S = 120.0
-"""How long the upstream may work on a recording without a word: an hour of speech takes it about a minute."""
+"""How long the upstream may work on a recording without a word, at least: an hour of speech takes it about a minute.
+One that hears no faster than speech is spoken may take as long as the recording plays, and `stt.OWED_S` more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ async def recognize(
     path = prerecorded.path_of(old_path=old_path)
     query = prerecorded.query(settings, old_path=old_path)
     content, content_type = recording.body()
+    playing_s = 0.0 if recording.uri else prerecorded.playing_s(content)
     retry, queue = RetryBudget(), QueueWait(max_queue_wait_s)
     loop = asyncio.get_running_loop()
     while True:
@@ -64,7 +66,7 @@ async def recognize(
                 query=query,
                 content=content,
                 content_type=content_type,
-                timeout_s=SILENCE_S,
+                timeout_s=max(SILENCE_S, playing_s + stt.OWED_S),
             )
             answer = prerecorded.parse(body)
             return answer, Upstream(request_id=answer.request_id, endpoint=endpoint_of(target.http_url(path)))

@@ -21,6 +21,9 @@ MODELS = ("pulse", "pulse-pro")
 URL_MODELS = ("pulse",)
 """Models that fetch a recording from an address."""
 
+COMPRESSED_BYTES_PER_S = 8000
+"""64 kbit/s: what speech is often compressed to."""
+
 RAW_ENCODINGS = (Encoding.LINEAR16, Encoding.LINEAR32, Encoding.MULAW, Encoding.ALAW)
 """Raw audio that a WAV header makes a recording of."""
 
@@ -121,6 +124,18 @@ def is_wav(content: bytes) -> bool:
     return content[:4] in (b"RIFF", b"RF64") and content[8:12] == b"WAVE"
 
 
+def playing_s(content: bytes) -> float:
+    """Return how many seconds a recording plays: for a WAV file what its header says of its bytes, else as long as speech
+    compressed to `COMPRESSED_BYTES_PER_S`. For a time limit, not for a report."""
+    bytes_per_s = COMPRESSED_BYTES_PER_S
+    fmt = content.find(b"fmt ", 12, _HEADER_BYTES) if is_wav(content) else -1
+    if fmt > 0 and len(content) >= fmt + 20:
+        bytes_per_s = struct.unpack_from("<I", content, fmt + 16)[0] or COMPRESSED_BYTES_PER_S
+    return len(content) / bytes_per_s
+
+
+_HEADER_BYTES = 4096
+"""A WAV file's format stands within this much of its beginning; only tags come before it."""
 _BEGINNINGS = (b"fLaC", b"OggS", b"ID3", b"caff", b"\x1aE\xdf\xa3", b"#!AMR")
 """FLAC, Ogg, MP3 with a tag, Core Audio, WebM and Matroska, AMR."""
 

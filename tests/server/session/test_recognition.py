@@ -71,6 +71,28 @@ async def test_a_recording_is_asked_for_and_answered() -> None:
     await http.aclose()
 
 
+@pytest.mark.parametrize(
+    ("recording", "patience_s"),
+    [
+        (Recording(bytes(32_000 * 60), RAW), 120.0),
+        (Recording(bytes(32_000 * 600), RAW), 610.0),
+        (Recording(b"\xff" * 8000 * 600, AudioFormat(Encoding.MULAW, 8000)), 610.0),
+        (Recording(b"ID3" + bytes(8000 * 600)), 610.0),
+        (Recording(uri="https://host.example/a.mp3"), 120.0),
+    ],
+    ids=["short", "long", "mu-law", "mp3", "address"],
+)
+@virtual_time
+async def test_an_upstream_may_take_as_long_as_the_recording_plays(
+    recording: Recording, patience_s: float
+) -> None:
+    script = Script(good())
+    http = upstream(script)
+    await recognize(http, DEFAULTS, recording, max_queue_wait_s=2.0)
+    assert script.requests[0].extensions["timeout"]["read"] == pytest.approx(patience_s, abs=0.1)
+    await http.aclose()
+
+
 @virtual_time
 async def test_an_address_goes_as_json_and_the_old_path_without_a_model() -> None:
     script = Script(good())
