@@ -10,10 +10,9 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
+from wavegate_server.rpc.reflection import serve_reflection
 from wavegate_server.rpc.trace import CallInterceptor, require_coroutines
 
 logger = logging.getLogger(__name__)
@@ -93,9 +92,7 @@ class GrpcServer:
             require_coroutines(service.servicer)
             service.register(service.servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server, pool=_MethodPool()
-        )
+        serve_reflection([*self._names, health.SERVICE_NAME], self._server)
 
     def __repr__(self) -> str:
         return f"<GrpcServer :{self.port} {len(self._names)} services>"
@@ -158,23 +155,3 @@ def check_port(host: str, port: int) -> None:
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _MethodPool:
-    """The descriptor pool, which also finds methods by name: grpcurl and ghz ask for those."""
-
-    def __init__(self) -> None:
-        self._pool = descriptor_pool.Default()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802
-        try:
-            return self._pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            service, _, method = symbol.rpartition(".")
-            descriptor = self._pool.FindServiceByName(service)
-            if method not in descriptor.methods_by_name:
-                raise
-            return descriptor.file

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from wavegate.speech.v1 import session_service_pb2 as pb
 from wavegate.speech.v1 import session_service_pb2_grpc as pb_grpc
 from wavegate_server.rpc.auth import Authenticator, parse_tokens
@@ -50,42 +50,107 @@ async def test_health_is_open_to_all_and_watched() -> None:
         watch.cancel()
 
 
-async def reflect(served: Served, metadata: Any = (), **question: str) -> Any:
+VERSIONS = ["v1", "v1alpha"]
+V1ALPHA_FILE = reflection_pb2.DESCRIPTOR.name
+
+
+async def reflect(served: Served, metadata: Any = (), version: str = "v1", **question: str) -> Any:
+    """Ask by the method's own name: the messages are the same in both versions."""
     async with grpc.aio.insecure_channel(served.address) as channel:
-        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(metadata=metadata)
+        method = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        call = method(metadata=metadata)
         await call.write(reflection_pb2.ServerReflectionRequest(**question))
         await call.done_writing()
         return await call.read()
 
 
-async def test_reflection_lists_every_service() -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_reflection_lists_every_service(version: str) -> None:
     async with serving() as served:
-        answer = await reflect(served, list_services="")
+        answer = await reflect(served, version=version, list_services="")
     assert [s.name for s in answer.list_services_response.service] == [
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         SESSION_SERVICE,
     ]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    "symbol", [SESSION_SERVICE, f"{SESSION_SERVICE}.GetSession", "wavegate.speech.v1.Session"]
+    ("symbol", "file"),
+    [
+        (SESSION_SERVICE, "wavegate/speech/v1/session_service.proto"),
+        (f"{SESSION_SERVICE}.GetSession", "wavegate/speech/v1/session_service.proto"),
+        ("wavegate.speech.v1.Session", "wavegate/speech/v1/session_service.proto"),
+        ("wavegate.speech.v1.Session.session_id", "wavegate/speech/v1/session_service.proto"),
+        ("wavegate.speech.v1.Session.State", "wavegate/speech/v1/session_service.proto"),
+        (
+            "wavegate.speech.v1.SynthesisService.SynthesizeStream",
+            "wavegate/speech/v1/synthesis_service.proto",
+        ),
+        ("wavegate.speech.v1.ApplyPolicy", "wavegate/speech/v1/types.proto"),
+        ("wavegate.speech.v1.SynthesizeStreamRequest.input", "wavegate/speech/v1/synthesis_service.proto"),
+        ("grpc.health.v1.Health.Check", health_pb2.DESCRIPTOR.name),
+        ("grpc.reflection.v1.ServerReflection", "grpc/reflection/v1/reflection.proto"),
+        (
+            "grpc.reflection.v1.ServerReflection.ServerReflectionInfo",
+            "grpc/reflection/v1/reflection.proto",
+        ),
+        (
+            "grpc.reflection.v1.ServerReflectionRequest.message_request",
+            "grpc/reflection/v1/reflection.proto",
+        ),
+        ("grpc.reflection.v1alpha.ServerReflection", V1ALPHA_FILE),
+    ],
 )
-async def test_reflection_knows_services_methods_and_messages(symbol: str) -> None:
+async def test_reflection_knows_every_name(version: str, symbol: str, file: str) -> None:
     async with serving() as served:
-        answer = await reflect(served, file_containing_symbol=symbol)
-    files = [
-        descriptor_pb2.FileDescriptorProto.FromString(raw)
-        for raw in answer.file_descriptor_response.file_descriptor_proto
-    ]
-    assert any(
-        service.name == "SessionService" and any(m.name == "GetSession" for m in service.method)
-        for file in files
-        for service in file.service
-    )
+        answer = await reflect(served, version=version, file_containing_symbol=symbol)
+    files = {
+        parsed.name: parsed
+        for parsed in map(
+            descriptor_pb2.FileDescriptorProto.FromString,
+            answer.file_descriptor_response.file_descriptor_proto,
+        )
+    }
+    assert file in files
+    # All that it needs comes with it, so that a client can build it: each file behind those it depends on.
+    pool, left = descriptor_pool.DescriptorPool(), dict(files)
+    while left:
+        ready = [n for n, f in left.items() if not set(f.dependency) & set(left)]
+        assert ready, f"{set(left)} depend on each other"
+        for name in ready:
+            pool.Add(left.pop(name))
+    if symbol == "wavegate.speech.v1.Session":
+        assert pool.FindMessageTypeByName(symbol).fields_by_name["session_id"]
 
 
-@pytest.mark.parametrize("symbol", [f"{SESSION_SERVICE}.Nothing", "nothing.at.All", "Nothing", ""])
+async def test_reflection_answers_by_file_as_well() -> None:
+    async with serving() as served:
+        for name in ("grpc/reflection/v1/reflection.proto", "wavegate/speech/v1/types.proto"):
+            answer = await reflect(served, file_by_filename=name)
+            (raw, *_) = answer.file_descriptor_response.file_descriptor_proto
+            assert descriptor_pb2.FileDescriptorProto.FromString(raw).name == name
+        answer = await reflect(served, file_by_filename="no/such.proto")
+        assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        f"{SESSION_SERVICE}.Nothing",
+        "wavegate.speech.v1.Session.nothing",
+        "nothing.at.All",
+        "Nothing",
+        "",
+        ".",
+    ],
+)
 async def test_reflection_says_what_it_does_not_know(symbol: str) -> None:
     async with serving() as served:
         answer = await reflect(served, file_containing_symbol=symbol)
@@ -94,10 +159,11 @@ async def test_reflection_says_what_it_does_not_know(symbol: str) -> None:
 
 async def test_reflection_is_for_callers_only() -> None:
     async with serving(auth=TOKENS) as served:
-        assert await reflect(served, BEARER, list_services="")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await reflect(served, list_services="")
-    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for version in VERSIONS:
+            assert await reflect(served, BEARER, version, list_services="")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await reflect(served, version=version, list_services="")
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 BEARER = (("authorization", "Bearer 0123456789abcdef"),)
