@@ -55,6 +55,10 @@ class Options:
     unknown_languages: Literal["rejected", "accepted"] = _option(
         "rejected", "Language codes that the documents do not list, for TTS and STT."
     )
+    live_languages: Literal["clients", "documented"] = _option(
+        "clients",
+        "Languages of live transcription: those that clients send as well, or those of its description alone.",
+    )
     hyphenated_models: Literal["rejected", "accepted"] = _option(
         "rejected", "TTS model names with hyphens, as in `lightning-v3.1`."
     )

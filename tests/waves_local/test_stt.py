@@ -13,6 +13,7 @@ import soundfile
 import websockets
 from waves_local import Options, codecs, serve, speak
 from waves_local.opus import OggOpusReader
+from waves_local.stt_request import LIVE_LANGUAGES
 
 from tests.waves_local.support import AUTH, SttClient, finals, stt, tts, ws_url
 
@@ -453,6 +454,22 @@ async def test_strictness_has_switches() -> None:
     assert finals(await transcribe(audio, lenient, redact_pii="names,phones", language="tlh")) == ["word"]
     assert finals(await transcribe(audio, language=...)) == ["word"]
     assert "language" in (await refusal({"model": "pulse"}, Options(language_required=True)))["error"]
+
+
+CLIENTS_SEND = (
+    "bg bn cs da de en es et fi fr gu hi hu it kn lt lv ml mr mt nl or pa pl pt ro ru sk sv ta te uk".split()
+)
+
+
+async def test_every_language_that_clients_send_is_taken() -> None:
+    audio = speak(["word"], RATE_HZ)
+    for language in [*CLIENTS_SEND, *LIVE_LANGUAGES]:
+        assert finals(await transcribe(audio, language=language)) == ["word"], language
+    documented = Options(live_languages="documented")
+    for language in set(CLIENTS_SEND) - LIVE_LANGUAGES:
+        body = await refusal({"model": "pulse", "language": language}, documented)
+        assert "language" in body["error"]
+    assert len(set(CLIENTS_SEND) - LIVE_LANGUAGES) == 15
 
 
 async def test_defaults_have_switches() -> None:

@@ -12,11 +12,12 @@ import re
 TTS_CODES = frozenset(
     "auto en hi mr kn ta bn gu te ml pa or es de fr it nl sv pt ru el fi no pl ar zh id ja ko ms tr vi".split()
 )
-# `language` of the streaming and the pre-recorded STT API descriptions together.
+# `language` of the streaming and the pre-recorded STT API descriptions together, and `pa`, which clients that
+# work send.
 STT_CODES = frozenset(
     (
         "en hi de es ru it fr nl pt zh yue ja ko gu mr or bn ta te kn ml north_indic multi-asian "
-        "multi-south-indic uk pl cs sk lv et ro fi sv bg hu da lt mt multi-eu multi-indic"
+        "multi-south-indic uk pl cs sk lv et ro fi sv bg hu da lt mt multi-eu multi-indic pa"
     ).split()
 )
 
@@ -59,6 +60,30 @@ _PRIMARY = {
     "jpn": "ja",
     "kor": "ko",
     "arb": "ar",
+    "ukr": "uk",
+    "pol": "pl",
+    "ces": "cs",
+    "slk": "sk",
+    "lav": "lv",
+    "est": "et",
+    "ron": "ro",
+    "fin": "fi",
+    "bul": "bg",
+    "hun": "hu",
+    "dan": "da",
+    "lit": "lt",
+    "mlt": "mt",
+    "ell": "el",
+    "nor": "no",
+    "nob": "no",
+    "nno": "no",
+    "tur": "tr",
+    "vie": "vi",
+    "ind": "id",
+    "msa": "ms",
+    "ory": "or",
+    "ekk": "et",
+    "lvs": "lv",
 }
 _TAG = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
 

@@ -51,13 +51,20 @@ def test_speaking(tag: str, code: str) -> None:
         ("multi-south-indic", "multi-south-indic"),
         ("multi-eu", "multi-eu"),
         ("MULTI-INDIC", "multi-indic"),
+        ("pa-IN", "pa"),
+        ("pan", "pa"),
+        ("ukr", "uk"),
+        ("ces-CZ", "cs"),
     ],
 )
 def test_listening(tag: str, code: str) -> None:
     assert to_upstream(tag, STT_CODES) == (code, True)
 
 
-@pytest.mark.parametrize(("tag", "codes"), [("tlh", TTS_CODES), ("fil-PH", TTS_CODES), ("auto", STT_CODES)])
+@pytest.mark.parametrize(
+    ("tag", "codes"),
+    [("tlh", TTS_CODES), ("fil-PH", TTS_CODES), ("auto", STT_CODES), ("multi-xx", STT_CODES)],
+)
 def test_an_unknown_one_passes_as_it_was_written(tag: str, codes: frozenset[str]) -> None:
     assert to_upstream(tag, codes) == (tag, False)
 
