@@ -163,7 +163,7 @@ TRANSCRIPTION = Schema(
         Field("redact_pii", Kind.BOOL, "redact_pii"),
         Field("redact_pci", Kind.BOOL, "redact_pci"),
         Field("keywords", Kind.KEYWORDS, "keywords"),
-        Field("full_transcript", Kind.BOOL, "full_transcript"),
+        Field("full_transcript", Kind.BOOL),
         Field("numerals", Kind.NUMERALS, "numerals"),
         Field("extra", Kind.EXTRA, "extra"),
         Field("endpointing", Kind.BOOL, "endpointing"),
@@ -285,10 +285,51 @@ def _keyword_problems(keywords: tuple[Keyword, ...]) -> Iterable[tuple[str, str]
             yield f"{at}.boost", f"must be a number above 0, got {_decimal(keyword.boost)}"
 
 
+_CREDENTIALS = frozenset(
+    "auth authorization authorisation authentication bearer jwt passwd passphrase pwd credential credentials cookie "
+    "signature".split()
+)
+_CREDENTIAL_ENDS = (
+    "token",
+    "secret",
+    "password",
+    "apikey",
+    "authkey",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+)
+_CREDENTIAL_KEYS = frozenset(
+    {"api", "access", "private", "secret", "auth", "subscription", "account", "client"}
+)
+"""What stands before `key` where it is no key of a map or of music."""
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+
+def is_credential(key: str) -> bool:
+    """Whether a parameter of this name would hold a credential, however the name is written."""
+    words = [w.lower() for w in _WORDS.findall(key)]
+    named_key = any(w == "key" and (n == 0 or words[n - 1] in _CREDENTIAL_KEYS) for n, w in enumerate(words))
+    return (
+        named_key
+        or not _CREDENTIALS.isdisjoint(words)
+        or any(w.endswith(_CREDENTIAL_ENDS) for w in (*words, "".join(words)))
+    )
+
+
+def _folded(name: str) -> str:
+    return name.strip().lower().replace("-", "_")
+
+
 def _extra_problems(schema: Schema, extra: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for key, value in extra.items():
-        if key in schema.owned:
+        if _folded(key) in schema.owned:
             yield f".{key}", "belongs to the gateway; use the setting of its own"
+        elif is_credential(key):
+            yield (
+                f".{key}",
+                "looks like a credential; the gateway sends its own, and none may stand in a setting",
+            )
         elif not key.strip():
             yield "", "a key must not be empty"
         elif schema is TRANSCRIPTION and not isinstance(value, str | int | float):

@@ -857,6 +857,21 @@ async def test_what_the_gateway_does_itself_changes_in_place() -> None:
 
 
 @virtual_time
+async def test_the_full_transcript_is_joined_here_so_asking_for_it_changes_no_connection() -> None:
+    dialer = recognizing()
+    caller = Caller(dialer)
+    await caller.send(speech([1]) + silence(1.0), 320, paced_hz=RATE_HZ)
+    await caller.until(Transcribed, lambda t: t.is_final)
+    caller.update("u", ApplyPolicy.NO_RECONNECT, full_transcript=True)
+    ack = await caller.until(SettingsAcknowledged)
+    assert (ack.state, ack.mechanism) == (AckState.APPLIED, Mechanism.IN_PLACE)
+    await caller.send(speech([2]), 320, paced_hz=RATE_HZ)
+    await caller.end()
+    assert caller.finals[-1].full_text == "w1 w2"
+    assert [t.query.get("full_transcript") for t in dialer.transports] == [None]
+
+
+@virtual_time
 async def test_between_turns_a_change_reconnects_at_once() -> None:
     dialer = recognizing()
     caller = Caller(dialer, initial_offset_s=100.0)

@@ -160,7 +160,7 @@ LISTENING = [
             {"keywords": [{"phrase": "a"}] * (MAX_KEYWORDS + 1)},
         ),
     ),
-    Row("full_transcript", True, True, "full_transcript", "true"),
+    Row("full_transcript", True, True),
     Row("numerals", "NUMERALS_ALWAYS", "always", "numerals", "true"),
     Row(
         "extra",
@@ -467,6 +467,57 @@ def test_extra_keeps_whole_numbers_whole() -> None:
     assert (found["odd"], found["tiny"]) == ("1234567.25", "0.0000001")
 
 
+@pytest.mark.parametrize("schema", [SYNTHESIS, TRANSCRIPTION], ids=["synthesis", "transcription"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "token", "Token", "api_key", "api-key", "apiKey", "APIKey", "API_KEY", "x-api-key", "apikey", "key",
+        "authorization", "Authorization", "auth", "access_token", "accessToken", "ACCESSTOKEN", "session_token",
+        "client_secret", "secret", "password", "bearer", "jwt", "credentials", "auth_key", "private_key", " token ",
+    ],
+)  # fmt: skip
+def test_credentials_are_no_settings(schema: Schema, key: str) -> None:
+    """Those of transcription would stand in a URL, which is logged wherever it passes."""
+    (violation,) = check(schema, {"extra": {key: "sk-1234"}}, "settings")
+    assert violation.field == f"settings.extra.{key}"
+    assert "credential" in violation.description
+    assert "sk-1234" not in violation.description
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "max_tokens",
+        "keyword_style",
+        "musical_key",
+        "author",
+        "tokenizer",
+        "hotkeys",
+        "keys",
+        "x_secretary",
+        "seed",
+    ],
+)
+def test_what_only_sounds_like_a_credential_passes(key: str) -> None:
+    assert check(TRANSCRIPTION, {"extra": {key: 1}}, "settings") == []
+
+
+@pytest.mark.parametrize("key", ["MODEL", "Language", "sample-rate", " encoding "])
+def test_what_the_gateway_owns_it_owns_however_it_is_written(key: str) -> None:
+    (violation,) = check(TRANSCRIPTION, {"extra": {key: 1}}, "settings")
+    assert "belongs to the gateway" in violation.description
+
+
+def test_the_full_transcript_is_made_here_and_not_asked_for() -> None:
+    field = TRANSCRIPTION.field("full_transcript")
+    assert field is not None
+    assert field.place is Place.GATEWAY
+    assert stt.query({"full_transcript": True}, DEFAULT_TRANSCRIPTION_FORMAT) == stt.query(
+        {}, DEFAULT_TRANSCRIPTION_FORMAT
+    )
+    assert "full_transcript" in TRANSCRIPTION.owned
+
+
 def test_extra_is_replaced_whole_by_a_delta() -> None:
     assert merge({"extra": {"a": 1}}, {"extra": {"b": 2}}, (), {}) == {"extra": {"b": 2}}
 
@@ -482,7 +533,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(min_size=1, max_size=8).filter(str.strip), json_values, max_size=4))
 def test_extra_reaches_the_upstream_as_it_was_written(extra: dict[str, Any]) -> None:
-    extra = {k: v for k, v in extra.items() if k not in SYNTHESIS.owned}
+    extra = {k: v for k, v in extra.items() if not check(SYNTHESIS, {"extra": {k: 1}}, "")}
     message = pb.SynthesisSettings()
     message.extra.SetInParent()
     message.extra.update(extra)

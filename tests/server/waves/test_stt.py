@@ -60,7 +60,7 @@ ROWS: list[tuple[str, Any, dict[str, str]]] = [
         (Keyword("Blackwell", 1.0), Keyword("small language model", 1.5), Keyword("नाम")),
         {"keywords": "Blackwell:1,small language model:1.5,नाम"},
     ),
-    ("full_transcript", True, {"full_transcript": "true"}),
+    ("full_transcript", True, {}),
     ("numerals", "always", {"numerals": "true"}),
     (
         "extra",
