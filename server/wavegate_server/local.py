@@ -189,9 +189,8 @@ class LocalUpstream:
             self._died.set()
             failures = failures + 1 if loop.time() - began < SETTLED_S else 1
             if failures > MAX_FAILURES:
-                self._given_up = (
-                    f"the local upstream died {failures} times in a row: {self._last_words or f'status {code}'}"
-                )
+                why = self._last_words or f"status {code}"
+                self._given_up = f"the local upstream died {failures} times in a row: {why}"
                 self._serves.set()  # nobody needs to wait any longer
                 raise ConfigError(self._given_up)
             logger.error("the local upstream died with status %d; starting it again", code)
