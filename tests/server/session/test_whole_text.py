@@ -160,3 +160,23 @@ def test_another_who_takes_the_place_meanwhile_does_not_lengthen_the_wait() -> N
         assert len(upstream.requests) == 1
 
     scenario()
+
+
+@virtual_time
+async def test_a_try_over_another_key_counts_on_the_account_of_that_key() -> None:
+    upstream = Upstream(503)
+    keys = ("a", "b")
+    upstream.upstreams = Upstreams(upstream.upstreams.template, lambda: keys, lambda: Account(1))
+    active: list[dict[str, int]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        used = [account.requests.used for account in upstream.upstreams.accounts]
+        active.append(dict(zip(keys, used, strict=True)))
+        return upstream._answer(request)
+
+    upstream.http = UpstreamHttp(upstream.upstreams, httpx.MockTransport(answer))
+    await upstream.speak()
+    tried = [r.headers["Authorization"].removeprefix("Bearer ") for r in upstream.requests]
+    assert sorted(tried) == ["a", "b"]
+    assert active == [{key: int(key == one) for key in keys} for one in tried]
+    assert [account.requests.used for account in upstream.upstreams.accounts] == [0, 0]
