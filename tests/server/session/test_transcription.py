@@ -616,6 +616,16 @@ async def test_a_session_without_audio_ends_at_once() -> None:
 
 
 @virtual_time
+async def test_a_partial_that_is_taken_back_is_shown_as_empty() -> None:
+    caller, upstream = await opened(FakeDialer())
+    await heard(caller, upstream)
+    upstream.say(stt_transcript("no word"), stt_transcript(""), stt_transcript(""))
+    await finish(caller, upstream)
+    shown = [(t.segment_revision, t.text) for t in caller.partials]
+    assert shown == [(1, "no word"), (2, "")], "once"
+
+
+@virtual_time
 async def test_an_upstream_that_closes_without_a_last_transcript_owes_what_was_left() -> None:
     dialer = FakeDialer()
     caller, upstream = await opened(dialer)
@@ -1839,6 +1849,23 @@ async def test_what_falls_out_of_the_history_is_told_when_it_is_lost() -> None:
     assert caller.text.split() == [f"w{n}" for n in range(21)]
     assert caller.finals[0].final_trigger is FinalTrigger.UNSPECIFIED
     assert caller.all(AudioProgressed)[-1].lost_s == pytest.approx(3.0)
+
+
+@virtual_time
+async def test_audio_whose_words_are_not_final_is_lost_when_it_falls_out() -> None:
+    """However old it is, and though its upstream tells of no voice."""
+    dialer = FakeDialer()
+    caller = Caller(dialer, {"word_timings": True}, session_context=context(dialer, audio_history_s=15.0))
+    await caller.until(SessionStarted)
+    upstream = dialer.last
+    await caller.send(SECOND, 3200, paced_hz=RATE_HZ)
+    upstream.say(stt_transcript("hello", words=[("hello", 0.2, 0.8)]))
+    await caller.send(30 * SECOND, 3200, paced_hz=RATE_HZ)
+    upstream.drop()
+    back = await caller.until(ConnectionChanged, lambda c: c.state.value == "CONNECTED", count=2)
+    assert back.lost_audio_s == pytest.approx(16.0, abs=0.5)
+    assert [t.text for t in caller.finals] == ["hello"], "what was understood of it is not lost with it"
+    await caller.vanish()
 
 
 @virtual_time
