@@ -14,7 +14,7 @@ import pytest
 from wavegate_server import errors
 from wavegate_server.audio import AudioFormat, Encoding
 from wavegate_server.session.account import Account
-from wavegate_server.session.base import State
+from wavegate_server.session.base import MAX_HELD_UPDATES, State
 from wavegate_server.session.events import (
     AckState,
     ApplyPolicy,
@@ -1310,6 +1310,18 @@ async def test_an_out_of_band_delta_is_acknowledged_on_both_sides_and_a_repeat_t
 
 
 # -- settings: after an input ------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_only_so_many_deltas_wait_for_inputs_that_have_not_come() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        for number in range(MAX_HELD_UPDATES + 1):
+            later = delta(f"d{number}", speed=1.5, after_input_sequence=10**6, in_band=False)
+            caller.session.update_settings(later)
+        await settle()
+        states = [caller.ack_states(f"d{number}") for number in range(MAX_HELD_UPDATES + 1)]
+        assert states == [["QUEUED"]] * MAX_HELD_UPDATES + [["REJECTED"]]
 
 
 @virtual_time
@@ -2759,6 +2771,34 @@ async def test_a_session_without_input_ends() -> None:
         assert ended.reason is EndReason.CLIENT_IDLE
         assert isinstance(ended.error, errors.SessionIdle)
         assert caller.dialer.last.gone
+
+
+@virtual_time
+async def test_a_session_that_is_resumed_is_idle_from_then_on() -> None:
+    caller = Caller(idle_timeout_s=100.0)
+    caller.session.grant_resume(30.0)
+    async with caller:
+        await caller.until(SessionStarted)
+        await asyncio.sleep(90.0)
+        caller.session.detach(lambda: None)
+        caller.session.reattach(caller.session.log.sequence)
+        resumed_at = asyncio.get_running_loop().time()
+        ended = await caller.ended()
+        assert isinstance(ended.error, errors.SessionIdle)
+        assert asyncio.get_running_loop().time() - resumed_at == pytest.approx(100.0, abs=1.0)
+
+
+@virtual_time
+async def test_a_caller_that_discards_after_its_end_is_not_waited_for() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello.", "u1", end=True)
+        await first_message(caller.dialer)
+        caller.end_session()
+        assert not caller.session.discarding
+        caller.end_session(discard=True)
+        assert caller.session.discarding
+        await caller.ended()
+        assert caller.endings() == ["cancelled u1"]
 
 
 @virtual_time

@@ -616,6 +616,21 @@ async def test_a_session_without_audio_ends_at_once() -> None:
 
 
 @virtual_time
+async def test_quiet_answers_no_turn_once_the_rest_is_owed() -> None:
+    """The answer to the last finalize may come with the last transcript, however long that takes."""
+    caller, upstream = await opened(FakeDialer())
+    await heard(caller, upstream)
+    caller.finalize("f")
+    ending = asyncio.create_task(caller.end())
+    await upstream.expect(lambda m: m == {"type": "close_stream"})
+    await asyncio.sleep(6)
+    upstream.say(stt_transcript("at last", last=True))
+    upstream.finish()
+    assert (await ending).error is None
+    assert [(t.text, t.finalize_id, t.is_last) for t in caller.finals] == [("at last", "f", True)]
+
+
+@virtual_time
 async def test_a_partial_that_is_taken_back_is_shown_as_empty() -> None:
     caller, upstream = await opened(FakeDialer())
     await heard(caller, upstream)
