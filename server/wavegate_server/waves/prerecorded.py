@@ -125,8 +125,8 @@ def is_wav(content: bytes) -> bool:
 
 
 def playing_s(content: bytes) -> float:
-    """Return how many seconds a recording plays: for a WAV file what its header says of its bytes, else as long as speech
-    compressed to `COMPRESSED_BYTES_PER_S`. For a time limit, not for a report."""
+    """Return how many seconds a recording plays: for a WAV file what its header says of its bytes, else as long as
+    speech compressed to `COMPRESSED_BYTES_PER_S`. For a time limit, not for a report."""
     bytes_per_s = COMPRESSED_BYTES_PER_S
     fmt = content.find(b"fmt ", 12, _HEADER_BYTES) if is_wav(content) else -1
     if fmt > 0 and len(content) >= fmt + 20:
