@@ -147,7 +147,7 @@ class TranscriptionSession(Session):
         self._retry = retry or RetryBudget()
         self._queue = QueueWait(context.bounds.max_queue_wait_s)
         self._mute_closes = 0
-        """Connections that closed in good order without a last transcript."""
+        """Connections in a row that closed in good order without a last transcript, and without any of new audio."""
         self._closing: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
         """What ends the session, found by a task that cannot raise it there."""
@@ -486,7 +486,9 @@ class TranscriptionSession(Session):
         self._queue.over()
 
     def _on_progress(self, link: SttLink, now: float) -> None:
-        """A final covers more than before. Once it covers what was sent again, nothing is held back any more."""
+        """Note that a final covers more than before. Once it covers what was sent again, nothing is held back any
+        more."""
+        self._mute_closes = 0
         if self._transcripts.covered >= link.replayed_until:
             self._stalls = 0
             link.backlog.keep_pace(0.0, now)

@@ -699,6 +699,35 @@ async def test_noise_that_no_connection_finds_words_in_is_no_failure(code: int) 
 
 
 @virtual_time
+async def test_only_connections_in_a_row_settle_that_there_was_no_speech() -> None:
+    """Twice the upstream goes away instead of saying the last words, for each of two stretches of audio; then it says
+    them. What it passed over for the first stretch says nothing of the second."""
+    mute = 0
+
+    class Leaving:
+        def __init__(self, upstream: FakeTransport) -> None:
+            self.upstream = upstream
+
+        def received(self, message: Any) -> None:
+            nonlocal mute
+            if "close_stream" not in str(message):
+                return
+            mute -= 1
+            if mute < 0:
+                self.upstream.say(stt_transcript("heard", last=True, words=[("heard", 0.1, 0.9)]))
+            self.upstream.finish(1001)
+
+    caller = Caller(FakeDialer(peer=Leaving))
+    for number in range(2):
+        mute = 2
+        await caller.send(LOUD)
+        caller.update(f"u{number}", ApplyPolicy.IMMEDIATE, punctuation=bool(number))
+        await caller.until(Transcribed, lambda t: t.text == "heard", count=number + 1)
+    assert (await caller.end()).error is None
+    assert caller.text == "heard heard"
+
+
+@virtual_time
 async def test_half_close_means_the_same_and_says_so() -> None:
     caller = Caller(recognizing())
     await caller.send(speech([1]), 320)
