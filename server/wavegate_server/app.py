@@ -55,6 +55,7 @@ from wavegate_server.session.transport import DialOptions, ReachingDialer, WebSo
 from wavegate_server.telemetry import Reading, Span, instruments, logs, otel, otlp
 from wavegate_server.telemetry.lag import LoopLag
 from wavegate_server.telemetry.metrics import Metrics
+from wavegate_server.telemetry.session_labels import SessionLabels, attribute_of
 from wavegate_server.telemetry.tracer import LiveSpan
 from wavegate_server.waves.tts import Mode
 
@@ -160,7 +161,10 @@ class App:
         self._transcription_defaults = options.transcription_defaults(config)
         if self._local is not None:
             self._local.check()
-        self._metrics = Metrics(is_traced=_is_sampled)
+        self._session_labels = SessionLabels(config.metric_labels)
+        self._metrics = Metrics(
+            is_traced=_is_sampled, session_labels=[attribute_of(key) for key in self._session_labels.keys]
+        )
         try:
             check_port(config.listen.host, config.listen.port)
             if isinstance(config.metrics_listen, options.Address):
@@ -225,6 +229,7 @@ class App:
             max_stream_message_bytes=config.max_message_bytes,
             stt_keepalive=config.stt_keepalive,
             auth=self._auth,
+            session_labels=self._session_labels,
         )
         self._http = http = UpstreamHttp(self._upstreams, proxies=self._proxies, reach=reach)
         self._server = server = GrpcServer(

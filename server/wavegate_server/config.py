@@ -14,6 +14,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import ssl
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 
 from wavegate_server.network import PROXY_SHAPE, Proxies, Proxy, is_loopback
 from wavegate_server.telemetry import Chunks, ContextUse, logs
+from wavegate_server.telemetry.session_labels import prometheus_name_of
 from wavegate_server.waves import regions, settings
 from wavegate_server.waves.regions import Regions
 
@@ -93,8 +95,29 @@ METRICS_ADDRESS: Final = Address("127.0.0.1", 9464)
 """Where metrics are served unless `--metrics-listen` says so: the port that OpenTelemetry's own exporters use."""
 
 
+MAX_METRIC_LABELS: Final = 8
+"""So many keys of labels may be on metrics."""
+_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
 def _metrics_address(text: str) -> Address | Literal["off"]:
     return OFF if text.strip() == OFF else Address.parse(text)
+
+
+def _label_keys(text: str) -> tuple[str, ...]:
+    if text.strip() == OFF:
+        return ()
+    keys = tuple(key.strip() for key in text.split(","))
+    for key in keys:
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValueError(
+                f"must be keys of labels between commas, each of 1 to 128 of A-Z, a-z, 0-9, '_', '.', '-'; got {key!r}"
+            )
+    if len(keys) > MAX_METRIC_LABELS:
+        raise ValueError(f"must be at most {MAX_METRIC_LABELS} keys, got {len(keys)}")
+    if len({prometheus_name_of(key) for key in keys}) < len(keys):
+        raise ValueError(f"names a label twice, or two that Prometheus writes alike: {text!r}")
+    return keys
 
 
 def _upstream(text: str) -> str:
@@ -275,6 +298,15 @@ class Config:
         "default port, the gateway does without.",
         _metrics_address,
         str(METRICS_ADDRESS),
+    )
+    metric_labels: tuple[str, ...] = _option(
+        _SERVING,
+        (),
+        "KEY[,KEY…]|off",
+        "Labels of sessions that the metrics of sessions carry too. The first 100 combinations of values have series "
+        "of their own, further ones share one of 'other'.",
+        _label_keys,
+        OFF,
     )
     auth_tokens_file: Path | None = _option(
         _SERVING,

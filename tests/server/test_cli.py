@@ -73,6 +73,8 @@ def another_value(option: config.Option) -> str:
         return "on"
     if option.name in ("metrics_listen", "upstream_proxy"):
         return "off"
+    if option.name == "metric_labels":
+        return "team,stage"
     if "|" in option.unit and option.name != "upstream":
         return next(choice for choice in option.unit.split("|") if choice != option.default)
     return {

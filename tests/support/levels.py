@@ -29,6 +29,7 @@ UNIT: Final = (
     "server/telemetry/test_metrics.py",
     "server/telemetry/test_names.py",
     "server/telemetry/test_otlp.py",
+    "server/telemetry/test_session_labels.py",
     "server/telemetry/test_tracer.py",
     "server/test_config.py",
     "clients/python/test_audio.py",

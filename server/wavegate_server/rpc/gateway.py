@@ -11,6 +11,7 @@ from wavegate_server.session.pool import Upstreams
 from wavegate_server.session.registry import Registry
 from wavegate_server.session.transport import Dialer
 from wavegate_server.telemetry import NullTelemetry, Telemetry
+from wavegate_server.telemetry.session_labels import SessionLabels
 from wavegate_server.waves.settings import Settings
 
 ANSWER_S = 0.1
@@ -35,6 +36,8 @@ class Gateway:
     stt_keepalive: str = "silence"
     """`silence` or `message`: what keeps a quiet transcription connection open."""
     auth: Authenticator = field(default_factory=Authenticator)
+    session_labels: SessionLabels = field(default_factory=SessionLabels)
+    """Which labels of sessions metrics carry."""
 
     def queue_wait_s(self, context: Any) -> float:
         """Seconds that a unary call, or one with a single request, may wait for the account: the gateway's bound, or

@@ -148,6 +148,7 @@ class _Stream:
                     dialer=gateway.dialer,
                     bounds=gateway.bounds,
                     labels=dict(start.labels),
+                    metric_labels=gateway.session_labels.values_of(start.labels),
                     client_session_id=start.client_session_id,
                     defaults=self._kind.defaults,
                     telemetry=gateway.telemetry,

@@ -86,6 +86,8 @@ class SessionContext:
     dialer: Dialer
     bounds: Bounds = field(default_factory=Bounds)
     labels: Mapping[str, str] = field(default_factory=dict)
+    metric_labels: tuple[str, ...] = ()
+    """The values of those labels that metrics carry, as `telemetry.session_labels` chose them."""
     client_session_id: str = ""
     defaults: Settings = field(default_factory=dict)
     """The gateway's own defaults for this kind of session; `reset_mask` goes back to them."""

@@ -33,6 +33,7 @@ from wavegate_server.session.synthesis_events import (
 )
 from wavegate_server.session.utterance import Utterance
 from wavegate_server.telemetry import Attribute, Lane, Span, instruments, milliseconds, names
+from wavegate_server.telemetry.instruments import Instrument
 
 _TURN_ENDS = frozenset(
     {heard.FinalTrigger.ENDPOINT, heard.FinalTrigger.CLIENT_FINALIZE, heard.FinalTrigger.END}
@@ -44,6 +45,7 @@ class SessionTrace:
 
     def __init__(self, context: SessionContext, kind: str, attributes: Mapping[str, Attribute]) -> None:
         self._telemetry = context.telemetry
+        self._metric_labels = context.metric_labels
         self._root = context.span
         self._kind = kind
         self._generation = 0
@@ -64,6 +66,11 @@ class SessionTrace:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._root.trace_id}>"
+
+    def _record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
+        """Count or measure, with the session's own labels where the instrument has them."""
+        own = self._metric_labels if instrument.of_session else ()
+        self._telemetry.record(instrument, value, *labels, *own, span=span)
 
     def said(self, event: Any) -> None:
         """The session says `event`."""
@@ -152,12 +159,10 @@ class SessionTrace:
                     self._reconnect.set({names.RETRY_DELAY_MS: milliseconds(event.next_retry_delay_s)})
             case ConnectionState.CONNECTED:
                 if event.handshake_s is not None:
-                    self._telemetry.record(
-                        instruments.UPSTREAM_CONNECT, event.handshake_s, self._kind, span=self._root
-                    )
+                    self._record(instruments.UPSTREAM_CONNECT, event.handshake_s, self._kind, span=self._root)
                 if event.reason is ConnectionReason.INITIAL:
                     return
-                self._telemetry.record(instruments.RECONNECTS, 1, self._kind, event.reason.value)
+                self._record(instruments.RECONNECTS, 1, self._kind, event.reason.value)
                 if self._reconnect is None:
                     handshake_ns = round((event.handshake_s or 0.0) * 1e9)
                     self._begin_reconnect(event, self._lost_ns or time.time_ns() - handshake_ns)
@@ -324,7 +329,7 @@ class SynthesisTrace(SessionTrace):
                 first_s = event.utterance.metrics.time_to_first_audio_s
                 if event.chunk_index == 0 and first_s is not None:
                     trace.span.set({names.FIRST_AUDIO_MS: milliseconds(first_s)})
-                    self._telemetry.record(instruments.FIRST_AUDIO, first_s, span=trace.span)
+                    self._record(instruments.FIRST_AUDIO, first_s, span=trace.span)
             case UtteranceCompleted():
                 source = event.source.name if event.source is not None else ""
                 self._end(event.utterance, "completed", {names.COMPLETION_SOURCE: source} if source else {})
@@ -333,7 +338,7 @@ class SynthesisTrace(SessionTrace):
             case UtteranceFailed():
                 if event.utterance.trace is not None:
                     event.utterance.trace.span.fail(event.error.reason)
-                self._telemetry.record(instruments.ERRORS, 1, event.error.reason)
+                self._record(instruments.ERRORS, 1, event.error.reason)
                 self._end(event.utterance, "failed", {})
 
     def failed(self, error: WavegateError) -> None:
@@ -359,13 +364,11 @@ class SynthesisTrace(SessionTrace):
                 }
             )
             trace.interrupt.end(end_ns)
-            self._telemetry.record(
-                instruments.BARGE_IN, max(0, end_ns - trace.barged_ns) * 1e-9, span=trace.span
-            )
+            self._record(instruments.BARGE_IN, max(0, end_ns - trace.barged_ns) * 1e-9, span=trace.span)
         self._end(event.utterance, "cancelled", {names.CANCEL_METHOD: event.method.value})
 
     def _end(self, utterance: Utterance, outcome: str, more: Mapping[str, Attribute]) -> None:
-        record = self._telemetry.record
+        record = self._record
         trace, metrics = utterance.trace, utterance.metrics
         audio_s = metrics.audio_samples / self._rate_hz
         attributes: dict[str, Attribute] = {
@@ -517,10 +520,10 @@ class TranscriptionTrace(SessionTrace):
         attributes: dict[str, Attribute] = {names.FINAL_TRIGGER: event.final_trigger.value}
         if event.finalize_latency_s is not None:
             attributes[names.FINALIZE_LATENCY_MS] = milliseconds(event.finalize_latency_s)
-            self._telemetry.record(instruments.FINALIZE_LATENCY, event.finalize_latency_s, span=turn.span)
+            self._record(instruments.FINALIZE_LATENCY, event.finalize_latency_s, span=turn.span)
         if event.audio_latency_s is not None:
             attributes[names.TIME_TO_FINAL_MS] = milliseconds(event.audio_latency_s)
-            self._telemetry.record(instruments.TIME_TO_FINAL, event.audio_latency_s, span=turn.span)
+            self._record(instruments.TIME_TO_FINAL, event.audio_latency_s, span=turn.span)
         if event.upstream.request_id or event.upstream.session_id:
             attributes[names.GEN_AI_RESPONSE_ID] = event.upstream.request_id or event.upstream.session_id
         turn.span.set(attributes)
@@ -570,8 +573,8 @@ class TranscriptionTrace(SessionTrace):
             names.AUDIO_BYTES: turn.bytes_in,
             names.AUDIO_MS: milliseconds(turn.seconds),
         }
-        self._telemetry.record(instruments.AUDIO_BYTES, turn.bytes_in, "stt", "in")
-        self._telemetry.record(instruments.AUDIO_SECONDS, turn.seconds, "stt")
+        self._record(instruments.AUDIO_BYTES, turn.bytes_in, "stt", "in")
+        self._record(instruments.AUDIO_SECONDS, turn.seconds, "stt")
         turn.in_.close()
         turn.out.close()
         for span in (turn.under, turn.span):

@@ -6,7 +6,7 @@ Names follow the rules by which OpenTelemetry's become Prometheus': underscores 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from wavegate_server.telemetry.instruments import Instrument, Kind
 from wavegate_server.telemetry.metrics import Distribution, Metrics
+from wavegate_server.telemetry.session_labels import prometheus_name_of
 
 UNITS: Final = {"s": "seconds", "By": "bytes"}
 """Units that stand at the end of a name. Those in braces only say what is counted."""
@@ -41,9 +42,9 @@ def family_of(instrument: Instrument) -> str:
     return f"{name}_{unit}" if unit and not name.endswith(f"_{unit}") else name
 
 
-def labels_of(instrument: Instrument) -> list[str]:
-    """The names of its labels."""
-    return [label.replace(".", "_") for label in instrument.labels]
+def labels_of(names: Iterable[str]) -> list[str]:
+    """The names of labels, as they are in Prometheus."""
+    return [prometheus_name_of(name) for name in names]
 
 
 class Exposition:
@@ -88,7 +89,8 @@ class _Families(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for instrument in self._metrics.table:
-            name, unit, labels = family_of(instrument), unit_of(instrument), labels_of(instrument)
+            name, unit = family_of(instrument), unit_of(instrument)
+            labels = labels_of(self._metrics.labels_of(instrument))
             if instrument.kind is Kind.HISTOGRAM:
                 histogram = HistogramMetricFamily(name, instrument.description, labels=labels, unit=unit)
                 for values, distribution in self._metrics.distributions(instrument):

@@ -1,7 +1,8 @@
 """Every metric: its name, unit, meaning, labels and buckets. One place; the names are OpenTelemetry's.
 
 In Prometheus a name has underscores for dots and its unit at the end (`wavegate_first_audio_seconds`), and a
-counter `_total`. Labels never hold text, ids of sessions or callers: their values are few.
+counter `_total`. Labels never hold text, ids of sessions or callers: their values are few. Those that callers put on
+their sessions are added where the operator allows the key (`session_labels`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Instrument:
     labels: tuple[str, ...] = ()
     """Attribute names, in the order in which their values are handed over."""
     buckets: tuple[float, ...] = ()
+    of_session: bool = False
+    """True where each value belongs to one session: it may carry that session's own labels; see `session_labels`."""
     known: tuple[tuple[str, ...], ...] = ()
     """Label values whose series are 0 from the start: who watches the rate of one that appears with its first event
     does not see that event."""
@@ -81,6 +84,7 @@ FIRST_AUDIO: Final = Instrument(
     "From an utterance's first text to its first audio handed to the caller.",
     (),
     LATENCY_S,
+    of_session=True,
 )
 UPSTREAM_FIRST_AUDIO: Final = Instrument(
     "wavegate.upstream.first_audio",
@@ -89,6 +93,7 @@ UPSTREAM_FIRST_AUDIO: Final = Instrument(
     "From an utterance's first text sent upstream to its first audio received from there.",
     (),
     LATENCY_S,
+    of_session=True,
 )
 FINALIZE_LATENCY: Final = Instrument(
     "wavegate.finalize.latency",
@@ -97,6 +102,7 @@ FINALIZE_LATENCY: Final = Instrument(
     "From a caller's finalize to the final transcript that answers it.",
     (),
     LATENCY_S,
+    of_session=True,
 )
 TIME_TO_FINAL: Final = Instrument(
     "wavegate.time_to_final",
@@ -105,6 +111,7 @@ TIME_TO_FINAL: Final = Instrument(
     "From the reception of the last audio that a final transcript covers to that transcript.",
     (),
     LATENCY_S,
+    of_session=True,
 )
 CHUNK_RESIDENCE: Final = Instrument(
     "wavegate.chunk.residence",
@@ -148,7 +155,13 @@ SOCKETS_LIMIT: Final = Instrument(
     ("account",),
 )
 ADMISSION_WAIT: Final = Instrument(
-    "wavegate.admission.wait", _H, "s", "How long an utterance waited for the account.", (), LATENCY_S
+    "wavegate.admission.wait",
+    _H,
+    "s",
+    "How long an utterance waited for the account.",
+    (),
+    LATENCY_S,
+    of_session=True,
 )
 UPSTREAM_CONNECT: Final = Instrument(
     "wavegate.upstream.connect",
@@ -158,6 +171,7 @@ UPSTREAM_CONNECT: Final = Instrument(
     ("kind",),
     LATENCY_S,
     known=_KINDS,
+    of_session=True,
 )
 RECONNECTS: Final = Instrument(
     "wavegate.reconnects",
@@ -165,6 +179,7 @@ RECONNECTS: Final = Instrument(
     "{reconnect}",
     "Upstream connections that replaced another, by why.",
     ("kind", "reason"),
+    of_session=True,
 )
 UTTERANCES: Final = Instrument(
     "wavegate.utterances",
@@ -173,6 +188,7 @@ UTTERANCES: Final = Instrument(
     "Utterances that ended, by how.",
     ("outcome",),
     known=(("completed",), ("cancelled",), ("failed",)),
+    of_session=True,
 )
 BARGE_IN: Final = Instrument(
     "wavegate.barge_in",
@@ -181,6 +197,7 @@ BARGE_IN: Final = Instrument(
     "From a caller's cancel to the event that says so handed over.",
     (),
     RESIDENCE_S,
+    of_session=True,
 )
 AUDIO_BYTES: Final = Instrument(
     "wavegate.audio.size",
@@ -189,6 +206,7 @@ AUDIO_BYTES: Final = Instrument(
     "Audio received from callers or handed to them.",
     ("kind", "direction"),
     known=(("tts", "out"), ("stt", "in")),
+    of_session=True,
 )
 AUDIO_SECONDS: Final = Instrument(
     "wavegate.audio.duration",
@@ -197,8 +215,11 @@ AUDIO_SECONDS: Final = Instrument(
     "Playing time of that audio.",
     ("kind",),
     known=_KINDS,
+    of_session=True,
 )
-CHARACTERS: Final = Instrument("wavegate.characters", _C, "{character}", "Characters of text received.")
+CHARACTERS: Final = Instrument(
+    "wavegate.characters", _C, "{character}", "Characters of text received.", of_session=True
+)
 ERRORS: Final = Instrument(
     "wavegate.errors", _C, "{error}", "Calls and utterances that failed, by reason.", ("reason",)
 )

@@ -13,6 +13,7 @@ from typing import Final
 
 from wavegate_server.telemetry import NullSpan, Reading, Span, instruments
 from wavegate_server.telemetry.instruments import Instrument, Kind
+from wavegate_server.telemetry.session_labels import NONE
 
 Labels = tuple[str, ...]
 """Values, in the order of the instrument's labels."""
@@ -52,9 +53,13 @@ class Metrics:
         table: Iterable[Instrument] = instruments.ALL,
         *,
         is_traced: Callable[[Span], bool] = is_traced,
+        session_labels: Sequence[str] = (),
     ) -> None:
-        """`is_traced`: whether a span may be an exemplar, since somebody can find it."""
+        """`is_traced`: whether a span may be an exemplar, since somebody can find it. `session_labels`: names of the
+        labels of sessions that instruments `of_session` have besides their own."""
         self.table: Final = tuple(table)
+        self._session_labels = tuple(session_labels)
+        self._no_session_labels: Labels = (NONE,) * len(self._session_labels)
         self.start_ns: Final = time.time_ns()
         """Since when is counted, in nanoseconds since the Unix epoch."""
         self._is_traced = is_traced
@@ -63,7 +68,9 @@ class Metrics:
         self._readers: dict[Instrument, Callable[[], Iterable[Reading]]] = {}
         for instrument in self.table:
             # What has no labels, or few that are known, is 0 from the start: a rate sees no first step otherwise.
-            known = instrument.known if instrument.labels else ((),)
+            known = [
+                self._whole(instrument, each) for each in (instrument.known if instrument.labels else ((),))
+            ]
             if instrument.kind is Kind.HISTOGRAM:
                 self._distributions[instrument] = {each: Distribution(instrument.buckets) for each in known}
             elif instrument.kind is Kind.COUNTER:
@@ -76,13 +83,16 @@ class Metrics:
     def record(self, instrument: Instrument, value: float, *labels: str, span: Span | None = None) -> None:
         """Add `value` to a counter, or measure it with a histogram; what is below 0 counts as 0.
 
-        `labels`: a value for each of the instrument's. `span`: the exemplar of a measurement.
+        `labels`: a value for each of the instrument's; those of the session may follow, and are empty where they do
+        not. `span`: the exemplar of a measurement.
         """
         value = max(value, 0)  # a wall clock was set back meanwhile
+        if self._session_labels:
+            labels = self._whole(instrument, labels)
         if instrument not in self._distributions:
             numbers = self._numbers[instrument]
             if labels not in numbers:
-                _check(instrument, labels)
+                self._check(instrument, labels)
                 numbers[labels] = 0
             numbers[labels] += value
             return
@@ -109,9 +119,22 @@ class Metrics:
         series = self._distributions[instrument]
         distribution = series.get(labels)
         if distribution is None:
-            _check(instrument, labels)
+            self._check(instrument, labels)
             distribution = series[labels] = Distribution(instrument.buckets)
         return distribution
+
+    def labels_of(self, instrument: Instrument) -> Labels:
+        """The names of an instrument's labels, those of sessions last."""
+        return instrument.labels + (self._session_labels if instrument.of_session else ())
+
+    def _whole(self, instrument: Instrument, labels: Labels) -> Labels:
+        if instrument.of_session and len(labels) == len(instrument.labels):
+            return labels + self._no_session_labels
+        return labels
+
+    def _check(self, instrument: Instrument, labels: Labels) -> None:
+        if len(labels) != len(self.labels_of(instrument)):
+            raise ValueError(f"{instrument.name} has the labels {self.labels_of(instrument)}, got {labels}")
 
     def watch(self, instrument: Instrument, read: Callable[[], Iterable[Reading]]) -> None:
         """Have a gauge read when somebody looks. `read` is called on the loop, and gives each series once."""
@@ -129,8 +152,3 @@ class Metrics:
     def distributions(self, instrument: Instrument) -> list[tuple[Labels, Distribution]]:
         """The series of a histogram; they go on."""
         return list(self._distributions[instrument].items())
-
-
-def _check(instrument: Instrument, labels: Labels) -> None:
-    if len(labels) != len(instrument.labels):
-        raise ValueError(f"{instrument.name} has the labels {instrument.labels}, got {labels}")

@@ -44,17 +44,17 @@ def request(metrics: Metrics, resource: Mapping[str, Attribute], version: str, n
 def _metric(metrics: Metrics, instrument: Instrument, now_ns: int) -> pb.Metric | None:
     """None where it has no series yet."""
     metric = pb.Metric(name=instrument.name, description=instrument.description, unit=instrument.unit)
-    start_ns = metrics.start_ns
+    start_ns, names = metrics.start_ns, metrics.labels_of(instrument)
     if instrument.kind is Kind.HISTOGRAM:
         points = [
-            _histogram_point(instrument, labels, distribution, start_ns, now_ns)
+            _histogram_point(names, labels, distribution, start_ns, now_ns)
             for labels, distribution in metrics.distributions(instrument)
         ]
         metric.histogram.CopyFrom(pb.Histogram(data_points=points, aggregation_temporality=_CUMULATIVE))
         return metric if points else None
     numbers = [
         pb.NumberDataPoint(
-            attributes=_attributes(instrument, labels),
+            attributes=_attributes(names, labels),
             start_time_unix_nano=start_ns if instrument.kind is Kind.COUNTER else 0,
             time_unix_nano=now_ns,
             # A series keeps its type: seconds have fractions, all else is counted in whole ones.
@@ -72,10 +72,10 @@ def _metric(metrics: Metrics, instrument: Instrument, now_ns: int) -> pb.Metric 
 
 
 def _histogram_point(
-    instrument: Instrument, labels: Labels, distribution: Distribution, start_ns: int, now_ns: int
+    names: Labels, labels: Labels, distribution: Distribution, start_ns: int, now_ns: int
 ) -> pb.HistogramDataPoint:
     return pb.HistogramDataPoint(
-        attributes=_attributes(instrument, labels),
+        attributes=_attributes(names, labels),
         start_time_unix_nano=start_ns,
         time_unix_nano=now_ns,
         count=sum(distribution.counts),
@@ -94,10 +94,10 @@ def _histogram_point(
     )
 
 
-def _attributes(instrument: Instrument, labels: Labels) -> Iterable[KeyValue]:
+def _attributes(names: Labels, labels: Labels) -> Iterable[KeyValue]:
     return [
         KeyValue(key=key, value=AnyValue(string_value=value))
-        for key, value in zip(instrument.labels, labels, strict=True)
+        for key, value in zip(names, labels, strict=True)
     ]
 
 

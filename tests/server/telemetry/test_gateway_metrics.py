@@ -101,6 +101,29 @@ def listening(channel: grpc.aio.Channel) -> Any:
     )
 
 
+async def test_labels_of_sessions_are_on_metrics_where_the_operator_allows_the_key() -> None:
+    labels = {"team": "red", "customer": "4711"}
+    async with (
+        running(*LOCAL, *ON, "--metric-labels", "team,stage") as gateway,
+        grpc.aio.insecure_channel(gateway.target) as channel,
+    ):
+        stub = synthesis_service_pb2_grpc.SynthesisServiceStub(channel)
+        text = v1.SynthesizeStreamRequest(text=v1.TextInput(text=TEXT, end_utterance=True))
+        end = v1.SynthesizeStreamRequest(end_session=v1.EndSession())
+        for given in (labels, {}):
+            start = v1.SynthesizeStreamRequest(start=v1.StartSynthesis(settings={}, labels=given))
+            async with conversation(stub.SynthesizeStream, start) as call:
+                await over(call, text, end)
+        seen = await scrape(gateway)
+    own = {"speech_label_team": "red", "speech_label_stage": ""}
+    without = {"speech_label_team": "", "speech_label_stage": ""}
+    for where in (own, without):
+        assert seen[of("wavegate_utterances_total", outcome="completed", **where)] == 1
+        assert seen[of("wavegate_first_audio_seconds_count", **where)] == 1
+        assert seen[of("wavegate_characters_total", **where)] == len(TEXT)
+    assert not any("4711" in value for _, series in seen.series for _, value in series)
+
+
 async def test_a_gateway_that_speaks_and_listens() -> None:
     limits = ("--upstream-active-requests", "3")
     async with running(*LOCAL, *ON, *limits) as gateway, grpc.aio.insecure_channel(gateway.target) as channel:

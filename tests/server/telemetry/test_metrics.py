@@ -92,7 +92,7 @@ def test_names_follow_the_rules_of_opentelemetry(instrument: Instrument, name: s
 
 
 def test_labels_have_underscores() -> None:
-    assert labels_of(CALL_DURATION) == ["rpc_method", "rpc_response_status_code"]
+    assert labels_of(CALL_DURATION.labels) == ["rpc_method", "rpc_response_status_code"]
 
 
 def test_every_instrument_of_the_table_is_exposed_under_its_own_name() -> None:
@@ -295,8 +295,8 @@ async def test_prometheus_and_otlp_have_the_same_metrics() -> None:
         assert family.type == each.kind.name.lower()
         assert re.fullmatch(r"[a-z_]+", family.name)
         points = getattr(got[each.name], str(got[each.name].WhichOneof("data"))).data_points
-        assert {a.key.replace(".", "_") for p in points for a in p.attributes} == set(labels_of(each))
-        assert {k for s in family.samples for k in s.labels} - {"le"} == set(labels_of(each))
+        assert {a.key.replace(".", "_") for p in points for a in p.attributes} == set(labels_of(each.labels))
+        assert {k for s in family.samples for k in s.labels} - {"le"} == set(labels_of(each.labels))
 
 
 def test_many_values_at_once_count_like_one_after_the_other() -> None:
