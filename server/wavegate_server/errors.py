@@ -130,7 +130,10 @@ class Unauthenticated(CallerError):
 
 
 class Forbidden(CallerError):
-    """Raised when the caller may not do that."""
+    """Reserved for a gateway whose callers have different rights; raised nowhere yet, and mapped to its status.
+
+    What belongs to another caller is not found rather than forbidden, so that its existence is not told.
+    """
 
     reason = "CALLER_FORBIDDEN"
 
