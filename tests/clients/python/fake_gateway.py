@@ -120,7 +120,9 @@ class FakeGateway:
     max_text_message_chars: int = 0
     max_audio_message_bytes: int = 0
     hold: asyncio.Event = field(default_factory=asyncio.Event)
-    """While clear, audio stops after the first chunk of an utterance."""
+    """While clear, audio stops after the first chunk of an utterance, and the last transcript does not come."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """The one that it serves in."""
     unknown_events: bool = False
     """Answers of a kind that this contract does not have yet are mixed in."""
     spans: list[session_service_pb2.TraceSpan] = field(default_factory=list)
@@ -132,6 +134,11 @@ class FakeGateway:
     cancelled_calls: int = 0
     sessions: dict[str, FakeSession] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def release(self) -> None:
+        """Sets `hold`, from any thread."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.hold.set)
 
     def inputs(self, kind: str) -> list[Any]:
         """The inputs of one kind that sessions have received."""
@@ -487,6 +494,7 @@ class FakeTranscriptionSession(FakeSession):
                     mechanism = types_pb2.SettingsAck.MECHANISM_RECONNECT
                     await self.send(settings_ack=self.ack(update, update.settings, mechanism))
                 case "end_session":
+                    await self.gateway.hold.wait()
                     if self.heard:
                         last = self.transcript(is_final=True)
                         last.final_trigger, last.is_last = trigger.FINAL_TRIGGER_END, True
@@ -667,6 +675,7 @@ async def serve() -> AsyncIterator[FakeGateway]:
     """A fake gateway on a free port."""
     gateway = FakeGateway()
     gateway.hold.set()
+    gateway.loop = asyncio.get_running_loop()
     server = aio.server(
         options=[
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),

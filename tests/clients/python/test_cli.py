@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wavegate.audio import RawEncoding, RawFormat, wav_header
 from wavegate.cli.app import app
+from wavegate.cli.command import EXIT_CODES
 from wavegate.cli.inputs import Utterances, from_thread, read_text
 from wavegate.cli.output import Output
 from wavegate.cli.playback import SpeakerSink, choose_sink, encoding_for, speakers_missing
@@ -259,10 +260,13 @@ class TestSay:
         assert result.exit_code == 2
         assert "standard input is not UTF-8" in result.stderr
 
-    def test_no_text_is_no_failure(self, gateway: FakeGateway, nowhere: Path) -> None:
-        result = run("say", "-o", "a.wav", stdin="")
-        assert result.exit_code == 0
-        assert "There was nothing to say." in result.stderr
+    @pytest.mark.parametrize("text", ["", " \n\n "])
+    def test_no_text_is_wrong_use_however_it_comes(
+        self, gateway: FakeGateway, nowhere: Path, text: str
+    ) -> None:
+        for result in (run("say", "-o", "a.wav", stdin=text), run("say", "-o", "a.wav", text)):
+            assert result.exit_code == 2
+            assert "there is nothing to say" in result.stderr
         assert not (nowhere / "a.wav").exists()
 
 
@@ -293,6 +297,15 @@ class TestExitCodes:
             (grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_CREDENTIAL", 5),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPSTREAM_CAPACITY", 6),
             (grpc.StatusCode.INTERNAL, "GATEWAY_BUG", 1),
+            (grpc.StatusCode.FAILED_PRECONDITION, "RECONNECT_REQUIRED", 4),
+            (grpc.StatusCode.FAILED_PRECONDITION, "UPSTREAM_GONE", 5),
+            (grpc.StatusCode.PERMISSION_DENIED, "CALLER_FORBIDDEN", 4),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "GATEWAY_CAPACITY", 6),
+            (grpc.StatusCode.INTERNAL, "UPSTREAM_PROTOCOL", 5),
+            (grpc.StatusCode.UNAVAILABLE, "UPSTREAM_STALLED", 5),
+            (grpc.StatusCode.DEADLINE_EXCEEDED, "SESSION_IDLE", 1),
+            (grpc.StatusCode.DEADLINE_EXCEEDED, "", 3),
+            (grpc.StatusCode.UNIMPLEMENTED, "", 4),
         ],
     )
     def test_scripts_can_tell_failures_apart(
@@ -313,10 +326,43 @@ class TestExitCodes:
     def test_fields_are_told_one_by_one_and_in_json(self, gateway: FakeGateway) -> None:
         result = run("say", "x", "--speed", "9", "--json")
         assert result.exit_code == 4
-        assert "start.settings.speed: must be between 0.5 and 2.0" in result.stderr
+        assert result.stderr == ("wavegate: --speed: must be between 0.5 and 2.0\n  reason: FIELD_INVALID\n")
         error = events(result)[-1]
         assert (error["event"], error["reason"]) == ("error", "FIELD_INVALID")
         assert error["field_violations"][0]["field"] == "start.settings.speed"
+
+    def test_fields_are_named_as_they_were_given(self, gateway: FakeGateway) -> None:
+        result = run("say", "x", "--set", "speed=9", "-o", "a.wav")
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (
+            4,
+            "wavegate: --set speed: must be between 0.5 and 2.0",
+        )
+
+    @pytest.mark.parametrize(
+        ("field", "arguments", "named"),
+        [
+            ("start.settings.voice_id", ["--voice", "x"], "--voice"),
+            ("start.settings.language_code", ["--language", "xx"], "--language"),
+            ("start.settings.model", ["--model", "x"], "--model"),
+            ("start.audio_format.sample_rate_hertz", ["--rate", "11"], "--rate"),
+            ("start.audio_format.encoding", ["--encoding", "mulaw"], "--encoding"),
+            ("start.settings.voice_id", [], "--set voice_id"),
+            ("text.utterance_id", [], "text.utterance_id"),
+        ],
+    )
+    def test_every_option_has_its_own_name(
+        self, gateway: FakeGateway, field: str, arguments: list[str], named: str
+    ) -> None:
+        gateway.refuse = status(
+            grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", "no", fields={field: "is no good"}
+        )
+        result = run("say", "x", "-o", "a.wav", *arguments)
+        assert result.stderr.splitlines()[0] == f"wavegate: {named}: is no good"
+
+    def test_the_page_has_the_table(self) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text(encoding="utf-8")
+        rows = [f"| {code} | {text} |" for code, text in EXIT_CODES]
+        assert "\n".join(["| code | meaning |", "| --- | --- |", *rows, ""]) in page
 
     def test_they_are_documented(self) -> None:
         assert "3    no gateway there" in run("--help").stdout
@@ -533,7 +579,7 @@ class TestLiveSessions:
     def test_refusals(self, live: str) -> None:
         result = run("settings", live, "speed=9")
         assert result.exit_code == 4
-        assert "synthesis.speed: must be between 0.5 and 2.0" in result.stderr
+        assert result.stderr.startswith("wavegate: speed: must be between 0.5 and 2.0\n")
         assert run("settings", live, "speed=1", "--expect-revision", "7").exit_code == 4
         missing = run("settings", "nowhere", "speed=1")
         assert (missing.exit_code, "no session nowhere" in missing.stderr) == (4, True)
@@ -720,6 +766,98 @@ class TestProcesses:
         self.wait_for(lambda: gateway.inputs("start"))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
+
+    @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("options", [[], ["--paced"]])
+    def test_the_first_signal_ends_the_input_of_listen_and_prints_what_comes(
+        self, gateway: FakeGateway, signum: signal.Signals, options: list[str]
+    ) -> None:
+        """As `arecord … | wavegate listen -` needs it: Ctrl-C reaches both."""
+        process = self.start("listen", "-", "--rate", "16000", *options)
+        assert process.stdin is not None
+        process.stdin.write(bytes(3200))
+        process.stdin.flush()
+        self.wait_for(lambda: gateway.inputs("audio"))
+        process.send_signal(signum)
+        process.stdin.write(bytes(640))  # what was on its way
+        process.stdin.flush()
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + signum
+        assert out == b"heard 0 to 3840\n"
+        assert b"The input ends here" in err
+        assert b"first words after" in err
+        assert b"Traceback" not in err
+
+    def test_a_signal_after_the_end_of_the_input_cuts_nothing_either(self, gateway: FakeGateway) -> None:
+        gateway.hold.clear()
+        process = self.start("listen", "-", "--rate", "16000")
+        assert process.stdin is not None
+        process.stdin.write(bytes(3200))
+        process.stdin.close()
+        self.wait_for(lambda: gateway.inputs("end_session"))
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert b"The input ends here" in process.stderr.readline()
+        gateway.release()
+        assert process.stdout is not None
+        assert process.stdout.read() == b"heard 0 to 3200\n"
+        assert process.wait(timeout=60) == 130
+
+    def test_a_file_that_is_paced_ends_where_it_is(self, gateway: FakeGateway, nowhere: Path) -> None:
+        soundfile.write(nowhere / "a.wav", np.zeros(16000 * 600), 16000)
+        process = self.start("listen", "a.wav", "--paced")
+        self.wait_for(lambda: gateway.inputs("audio"))
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert out.startswith(b"heard 0 to ")
+
+    def test_the_first_signal_ends_the_text_of_a_pipe_and_the_second_cuts(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        gateway.hold.clear()
+        process = self.start("say", "-o", "a.pcm")
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"A story without an end,")
+        process.stdin.flush()
+        self.wait_for(lambda: gateway.inputs("text"))
+        process.send_signal(signal.SIGTERM)
+        assert b"The input ends here" in process.stderr.readline()
+        self.wait_for((nowhere / "a.pcm").exists)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 143, err
+        assert err.decode().splitlines()[-1] == "wavegate: terminated"
+        assert text_of((nowhere / "a.pcm").read_bytes()) == "A story "
+
+    def test_text_that_came_before_the_signal_is_spoken_whole(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        process = self.start("say", "-o", "a.pcm")
+        assert process.stdin is not None
+        process.stdin.write(b"A story without an end,")
+        process.stdin.flush()
+        self.wait_for(lambda: gateway.inputs("text"))
+        process.send_signal(signal.SIGINT)
+        process.stdin.write(b" it seems.")
+        process.stdin.flush()
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert text_of((nowhere / "a.pcm").read_bytes()) == "A story without an end, it seems."
+
+    def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end(self, gateway: FakeGateway) -> None:
+        gateway.chunk_chars = 2000
+        process = self.start("say", "many words " * 9000, "-o", "-")
+        assert process.stdout is not None
+        process.stdout.read(1)
+        sent = -1
+        while sent != gateway.sent_chunks:  # until nothing moves any more
+            sent = gateway.sent_chunks
+            time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+        process.stdout.close()
 
     def test_a_reader_that_goes_ends_it_quietly(self, gateway: FakeGateway) -> None:
         gateway.chunk_chars = 2000

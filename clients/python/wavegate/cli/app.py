@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
 from wavegate.cli import demo, listen, live_sessions, say, trace, voices
-from wavegate.cli.command import Failure, common_options
+from wavegate.cli.command import EXIT_CODES, Failure, common_options
 from wavegate.errors import AudioFileError
 
-EPILOG = """\b
-Exit codes:
-  0    done
-  1    any other failure
-  2    wrong use: options, settings, files
-  3    no gateway there, or the connection to it was lost
-  4    the gateway refused the request
-  5    the upstream speech service failed
-  6    no capacity left: try again later
-  130  interrupted
-  141  whoever read the output has gone
-  143  terminated
-"""
+EPILOG = "\b\nExit codes:\n" + "\n".join(
+    textwrap.fill(text, 76, initial_indent=f"  {code:<5}", subsequent_indent=" " * 7, break_on_hyphens=False)
+    for code, text in EXIT_CODES
+)
 
 
 class _App(click.Group):

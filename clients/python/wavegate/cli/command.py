@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, Final, ParamSpec
 
 import click
 
 from wavegate.cli.output import Output, error_object
+from wavegate.cli.signals import Interruption
 from wavegate.client import Client, default_target
 from wavegate.errors import (
     AccessDeniedError,
     CapacityError,
     ConflictError,
+    DeadlineError,
     GatewayUnavailableError,
     InvalidRequestError,
     SessionNotFoundError,
@@ -27,7 +28,21 @@ from wavegate.errors import (
     WavegateError,
 )
 
-_EXIT_CODES: tuple[tuple[type[WavegateError], int], ...] = (
+EXIT_CODES: Final = (
+    (0, "done"),
+    (1, "any other failure"),
+    (2, "wrong use, seen before the gateway is asked: options, settings, files, nothing to say or to hear"),
+    (3, "no gateway there, or the connection to it was lost"),
+    (4, "the gateway refused: a value, a credential, a session that is not there, a change that may not be"),
+    (5, "the upstream speech service failed"),
+    (6, "no capacity left: try again later"),
+    (130, "interrupted (Ctrl-C); `listen`, and `say` from a pipe, have finished what came before the first"),
+    (141, "the program that read the output has gone"),
+    (143, "terminated (SIGTERM), as 130"),
+)
+"""Every exit code of every command, and what it means."""
+
+_CODES_OF_ERRORS: tuple[tuple[type[WavegateError], int], ...] = (
     (GatewayUnavailableError, 3),
     (InvalidRequestError, 4),
     (AccessDeniedError, 4),
@@ -36,6 +51,18 @@ _EXIT_CODES: tuple[tuple[type[WavegateError], int], ...] = (
     (UpstreamError, 5),
     (CapacityError, 6),
 )
+_CODES_OF_STATUSES: Mapping[str, int] = {"FAILED_PRECONDITION": 4, "UNIMPLEMENTED": 4, "ALREADY_EXISTS": 4}
+"""Where the class of an error does not decide: by its gRPC code."""
+
+_OPTIONS_OF_FIELDS: Mapping[str, tuple[str, str]] = {
+    "voice_id": ("voice", "--voice"),
+    "model": ("model", "--model"),
+    "language_code": ("language", "--language"),
+    "speed": ("speed", "--speed"),
+    "sample_rate_hertz": ("rate", "--rate"),
+    "encoding": ("encoding", "--encoding"),
+}
+"""Fields of the contract that have an option of their own: the parameter of the command, and how it is written."""
 
 P = ParamSpec("P")
 
@@ -62,6 +89,8 @@ class Connection:
     tls: bool
     ca_file: Path | None
     output: Output
+    interruption: Interruption
+    """The signals that came."""
 
     def client(self, target: str | None = None) -> Client:
         """A client of it; to be made inside the event loop."""
@@ -109,45 +138,61 @@ def command(
             if given is not None:
                 common[name] = given
         target = common.get("target")
+        output = Output(as_json=bool(common.get("as_json")))
         connection = Connection(
             target=target or default_target(),
             is_default=not (target or os.environ.get("WAVEGATE_TARGET")),
             is_from_environment=not target and bool(os.environ.get("WAVEGATE_TARGET")),
             tls=bool(common.get("tls")),
             ca_file=common.get("ca_file"),
-            output=Output(as_json=bool(common.get("as_json"))),
+            output=output,
+            interruption=Interruption(output),
         )
         try:
-            asyncio.run(_until_told(function(connection, *args, **options)))
+            asyncio.run(_watched(connection, function(connection, *args, **options)))
         except asyncio.CancelledError:
-            raise Failure("terminated", 143) from None
+            pass
         except WavegateError as exc:
-            if connection.output.as_json:
-                connection.output.json({"event": "error", **error_object(exc)})
-            raise _failure(exc) from exc
+            if output.as_json:
+                output.json({"event": "error", **error_object(exc)})
+            raise _failure(exc, ctx) from exc
+        if signum := connection.interruption.signum:
+            what = "interrupted" if signum == signal.SIGINT else "terminated"
+            raise Failure(what, 128 + signum)
 
     return body
 
 
-async def _until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Runs a command; SIGTERM ends it as an interrupt does: sessions closed, files complete."""
-    task = asyncio.current_task()
-    assert task is not None
-    with contextlib.suppress(
-        NotImplementedError, RuntimeError, ValueError
-    ):  # not the main thread, or not Unix
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+async def _watched(connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+    """Runs a command until it ends or is told to stop; then sessions are closed and files completed."""
+    connection.interruption.watch()
     await work
 
 
-def _failure(error: WavegateError) -> Failure:
-    code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+def _failure(error: WavegateError, ctx: click.Context) -> Failure:
+    code = next((code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind)), None)
+    if code is None:
+        no_answer = isinstance(error, DeadlineError) and not error.reason
+        code = 3 if no_answer else _CODES_OF_STATUSES.get(error.code, 1)
     message = str(error)
+    if error.field_violations:
+        message = "\n  ".join(f"{_named(v.field, ctx)}: {v.description}" for v in error.field_violations)
     if error.retry_delay_s is not None:
         message += f"\n  try again in {error.retry_delay_s:g} s"
     if error.reason:
         message += f"\n  reason: {error.reason}"
     return Failure(message, code)
+
+
+def _named(path: str, ctx: click.Context) -> str:
+    """A field of a request as it is written on the command line: `start.settings.speed` is `--speed`."""
+    *parents, name = path.split(".")
+    parameter, option = _OPTIONS_OF_FIELDS.get(name.partition("[")[0], ("", ""))
+    if ctx.params.get(parameter) is not None:
+        return option
+    if parents and parents[-1] in ("settings", "synthesis", "transcription"):
+        return f"--set {name}" if "assignments" in ctx.params and "session_id" not in ctx.params else name
+    return path
 
 
 async def converse(send: Coroutine[Any, Any, None], receive: Coroutine[Any, Any, None]) -> None:

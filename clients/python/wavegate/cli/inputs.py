@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import io
+import os
 import re
 import sys
 import threading
@@ -44,6 +46,11 @@ async def from_thread(make: Callable[[], Iterable[ItemT]]) -> AsyncIterator[Item
             raise item
         room.release()
         yield item[0]
+
+
+def is_live(file: str) -> bool:
+    """True if what comes may be made while it is read, as from a pipe; a file lies there as a whole."""
+    return file == "-" or not os.path.isfile(file)
 
 
 def standard_input() -> BinaryIO:
@@ -127,3 +134,32 @@ class Utterances:
         if self._length:
             self._length, self._blank = 0, ""
             yield "", True
+
+
+async def in_thread(call: Callable[..., ItemT], *arguments: object) -> ItemT:
+    """What a call gives that may block for ever, in a thread that nothing waits for once this wait is cancelled.
+
+    A thread of asyncio's own pool would be waited for at the end of the loop.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[ItemT] = loop.create_future()
+
+    def report(result: ItemT | None, failure: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if failure is not None:
+            outcome.set_exception(failure)
+        else:
+            outcome.set_result(cast(ItemT, result))
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = call(*arguments)
+        except BaseException as exc:
+            failure = exc
+        with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
+            loop.call_soon_threadsafe(report, result, failure)
+
+    threading.Thread(target=run, name="output", daemon=True).start()
+    return await outcome

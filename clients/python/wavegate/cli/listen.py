@@ -9,9 +9,11 @@ import click
 
 from wavegate.audio import RawFormat
 from wavegate.cli.command import Connection, command, converse
+from wavegate.cli.inputs import is_live
 from wavegate.cli.options import encoding_option, rate_option, raw_option, set_option, settings_from
-from wavegate.cli.output import Output, ms
+from wavegate.cli.output import ms
 from wavegate.cli.recording import Recording
+from wavegate.cli.signals import LAST_INPUT_S
 from wavegate.cli.trace import shown, trace_option
 from wavegate.events import SessionEnded, SpeechEnded, SpeechStarted, Transcript
 from wavegate.settings import AudioEncoding, AudioFormat
@@ -98,13 +100,16 @@ async def listen(
         channel=channel,
     )
     source = recording.open()  # before the gateway is asked: a bad file needs none
+    connection.interruption.input_may_end()
     async with connection.client() as client:
         session = client.transcribe(audio_format=audio_format, **settings)
-        hearing = _Hearing(connection.output, session)
+        hearing = _Hearing(connection, session)
         async with shown(connection.output, client, session, traced=traced):
             with connection.output.live():
                 async with session:
-                    await converse(hearing.send(source, paced=paced), hearing.receive())
+                    await converse(
+                        hearing.send(source, paced=paced, is_live=is_live(file)), hearing.receive()
+                    )
             for warning in recording.warnings:
                 connection.output.note(f"warning: {warning}")
             hearing.summarize()
@@ -113,8 +118,9 @@ async def listen(
 class _Hearing:
     """One run of the command: audio in, transcripts out, and what is to be told of them."""
 
-    def __init__(self, output: Output, session: TranscriptionSession) -> None:
-        self._output = output
+    def __init__(self, connection: Connection, session: TranscriptionSession) -> None:
+        self._output = connection.output
+        self._interruption = connection.interruption
         self._session = session
         self._began_s = time.monotonic()
         self._sent_s: float | None = None
@@ -123,9 +129,13 @@ class _Hearing:
         self._audio_s = 0.0
         self._said = False
 
-    async def send(self, source: AsyncIterable[bytes] | Iterable[bytes], *, paced: bool) -> None:
-        """Sends the audio."""
-        await self._session.stream_audio(source, paced=paced)
+    async def send(
+        self, source: AsyncIterable[bytes] | Iterable[bytes], *, paced: bool, is_live: bool
+    ) -> None:
+        """Sends the audio, up to the first signal; of a live input also what is still on its way then."""
+        await self._interruption.until_told(
+            self._session.stream_audio(source, paced=paced), patience_s=LAST_INPUT_S if is_live else 0.0
+        )
         self._sent_s = time.monotonic()
         await self._session.end()
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import io
 import shlex
 import sys
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import click
 
 from wavegate.audio import RawFormat, WavWriter
+from wavegate.cli.inputs import in_thread
 from wavegate.settings import AudioEncoding, AudioFormat
 
 SUFFIXES: dict[str, AudioEncoding | None] = {
@@ -62,10 +63,11 @@ class StreamSink(Sink):
         self._raw = raw
         self._stream: BinaryIO | None = None
         self._wav: WavWriter | None = None
+        self._is_writing = False
 
     def open(self, audio_format: AudioFormat) -> None:
         """Creates the file."""
-        self._stream = self._path.open("wb") if self._path else sys.stdout.buffer
+        self._stream = self._path.open("wb") if self._path else _standard_output()
         if audio_format.encoding == "MP3":
             return
         if not self._raw:
@@ -81,8 +83,10 @@ class StreamSink(Sink):
         write = self._wav.write if self._wav else self._stream.write
         if self._path:
             write(audio)
-        else:
-            await asyncio.to_thread(self._pipe, write, audio)
+            return
+        self._is_writing = True
+        await in_thread(self._pipe, write, audio)
+        self._is_writing = False
 
     def _pipe(self, write: Any, audio: bytes) -> None:
         write(audio)
@@ -94,7 +98,9 @@ class StreamSink(Sink):
         self._complete()
 
     def abort(self) -> None:
-        """Completes the file with what there is."""
+        """Completes the file with what there is. A pipe that nobody reads is left as it is."""
+        if self._is_writing:
+            return
         with contextlib.suppress(OSError):  # what went wrong first is told, not this
             self._complete()
 
@@ -105,6 +111,24 @@ class StreamSink(Sink):
             self._stream.flush()
             if self._path:
                 self._stream.close()
+
+
+class _Unbuffered(io.FileIO):
+    """A descriptor that takes all of what is written. Python's own buffer has a lock, and a thread that waits in it for
+    a reader would hold up the end of the process."""
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[super().write(rest) :]
+        return len(content)
+
+
+def _standard_output() -> BinaryIO:
+    try:
+        return cast(BinaryIO, _Unbuffered(sys.stdout.fileno(), "wb", closefd=False))
+    except io.UnsupportedOperation:  # something else has been put in its place
+        return sys.stdout.buffer
 
 
 class SpeakerSink(Sink):
@@ -129,7 +153,7 @@ class SpeakerSink(Sink):
 
     async def write(self, audio: bytes) -> None:
         """Plays; returns when the device has room for more."""
-        await asyncio.to_thread(self._device.write, audio)
+        await in_thread(self._device.write, audio)
 
     def drop(self) -> None:
         """Falls silent."""
@@ -139,7 +163,7 @@ class SpeakerSink(Sink):
     async def close(self) -> None:
         """Waits until everything is heard."""
         if self._device is not None:
-            await asyncio.to_thread(self._device.stop)
+            await in_thread(self._device.stop)
             self._device.close()
 
     def abort(self) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from typing import BinaryIO
 
 import click
 
-from wavegate.cli.command import Connection, command, converse
+from wavegate.cli.command import Connection, Failure, command, converse
 from wavegate.cli.inputs import Utterances, from_thread, read_text, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
 from wavegate.cli.playback import Sink, choose_sink, encoding_for
+from wavegate.cli.signals import LAST_INPUT_S
 from wavegate.cli.trace import shown, trace_option
 from wavegate.errors import WavegateError
 from wavegate.events import AudioChunk, SessionStarted, UtteranceCompleted, UtteranceFailed
@@ -74,9 +76,16 @@ async def say(
     stdin = standard_input() if from_stdin else None
     if stdin is not None and stdin.isatty():
         connection.output.note("Type what shall be said; Ctrl-D ends it.")
+    elif stdin is not None:
+        connection.interruption.input_may_end()
     elif not from_stdin and not words.strip():
         raise click.UsageError("there is nothing to say")
     audio_format = AudioFormat(encoding or "LINEAR16", rate or 0)
+
+    def incoming(stdin: BinaryIO) -> AsyncIterator[str]:
+        pieces = from_thread(lambda: read_text(stdin))
+        return connection.interruption.cut(pieces, patience_s=LAST_INPUT_S)
+
     async with connection.client() as client:
         session = client.synthesize(audio_format=audio_format, **settings)
         speech = _Speech(connection.output, sink, session)
@@ -85,7 +94,7 @@ async def say(
                 with connection.output.live():
                     async with session:
                         await converse(
-                            speech.send(words if stdin is None else from_thread(lambda: read_text(stdin))),
+                            speech.send(words if stdin is None else incoming(stdin)),
                             speech.receive(),
                         )
                 if sink is not None:
@@ -94,6 +103,8 @@ async def say(
                 if sink is not None:
                     sink.abort()
                 raise
+            if not speech.was_given and connection.interruption.signum is None:
+                raise Failure("there is nothing to say", 2)
             speech.summarize()
 
 
@@ -171,6 +182,11 @@ class _Speech:
         self._audio_bytes += len(chunk.audio)
         so_far_s = self._audio_s + chunk.start_offset_s
         self._output.progress(f"first audio after {ms(self._latency_s)}, {so_far_s:.1f} s so far")
+
+    @property
+    def was_given(self) -> bool:
+        """True once there was text to send."""
+        return self._began_s is not None
 
     @property
     def _latency_s(self) -> float | None:
