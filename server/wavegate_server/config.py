@@ -814,20 +814,28 @@ def _read(path: Path, flag: str) -> bytes:
 
 
 def check_port_file(path: Path) -> None:
-    """Remove what an earlier run left, and see that the file can be written. Raises `ConfigError`."""
+    """Remove what an earlier run left, and see that the file can be written, without making it.
+
+    A reader may wait for the file, and is to find the port in it. Raises `ConfigError`.
+    """
+    draft = _draft_of(path)
     try:
         path.unlink(missing_ok=True)
-        write_atomically(path, "")
-        path.unlink()
+        draft.write_text("", encoding="utf-8")
+        draft.unlink()
     except OSError as exc:
         raise ConfigError(
             f"--port-file {path} cannot be written: {(exc.strerror or str(exc)).lower()}"
         ) from exc
 
 
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file that readers see whole or not at all. Raises `OSError`."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = _draft_of(path)
     try:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)

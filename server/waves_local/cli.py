@@ -9,8 +9,7 @@ import importlib
 import logging
 import os
 import signal
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -82,7 +81,7 @@ class _Address(click.ParamType[tuple[str, int]]):
 @click.option(
     "--port-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File for the port, written once it serves.",
+    help="File that gets the port once it serves, and is removed when it stops.",
 )
 @click.option(
     "--engine",
@@ -171,6 +170,7 @@ async def _serve(
         loop.add_signal_handler(signum, stopped.set)
     host, port = listen
     async with contextlib.AsyncExitStack() as stack:
+        write_port = stack.enter_context(_port_file(port_file))
         try:
             upstream = await stack.enter_async_context(
                 serve(engine=engine, host=host, port=port, options=options, faults=faults)
@@ -179,11 +179,7 @@ async def _serve(
             raise click.ClickException(
                 f"Cannot listen on {host}:{port}: {error.strerror or error}"
             ) from error
-        if port_file is not None:
-            try:
-                _write_whole(port_file, f"{upstream.port}\n")
-            except OSError as error:
-                raise click.ClickException(f"Cannot write {port_file}: {error.strerror or error}") from error
+        write_port(upstream.port)
         click.echo(f"waves-local listens on {upstream.url} ({engine.name} engine)")
         for note in engine.notes:
             click.echo(f"  {note}")
@@ -192,12 +188,34 @@ async def _serve(
         await stopped.wait()
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write so that nobody ever reads half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    Path(temporary).replace(path)
+@contextlib.contextmanager
+def _port_file(path: Path | None) -> Iterator[Callable[[int], None]]:
+    """Gives what writes the port into the file, which is there as a whole or not at all, and only while it serves.
+
+    One that an earlier run left is removed. Raises click.ClickException where that, or the writing, cannot be done.
+    """
+    if path is None:
+        yield lambda port: None
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+
+    def write(port: int) -> None:
+        try:
+            draft.write_text(f"{port}\n")
+            draft.replace(path)
+        except OSError as error:
+            raise click.ClickException(f"Cannot write {path}: {error.strerror or error}") from error
+
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"Cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield write
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def main() -> None:

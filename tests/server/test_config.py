@@ -347,6 +347,24 @@ def test_a_secret_that_others_may_read_is_warned_of(tmp_path: Path, caplog: pyte
     assert "others may read the number file" in caplog.text
 
 
+def test_the_port_file_is_never_there_without_the_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script waits for it, and reads it at once."""
+    made: list[tuple[str, str]] = []
+    replace_file = Path.replace
+
+    def replace_and_tell(draft: Path, path: Path) -> Path:
+        made.append((path.name, draft.read_text()))
+        return replace_file(draft, path)
+
+    monkeypatch.setattr(Path, "replace", replace_and_tell)
+    config.check_port_file(tmp_path / "port")
+    assert os.listdir(tmp_path) == []
+    config.write_atomically(tmp_path / "port", "50051\n")
+    assert made == [("port", "50051\n")]
+
+
 def test_the_port_file_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "port"
     path.write_text("1")

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import get_args
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner
@@ -50,6 +51,7 @@ async def running(
 
 async def test_it_says_where_it_listens_serves_and_ends_on_a_signal(tmp_path: Path) -> None:
     port_file = tmp_path / "port"
+    port_file.write_text("1")  # of an earlier run
     for signum in (signal.SIGTERM, signal.SIGINT):
         async with running(
             "--listen", "127.0.0.1:0", "--engine", "deterministic", "--port-file", str(port_file)
@@ -67,6 +69,22 @@ async def test_it_says_where_it_listens_serves_and_ends_on_a_signal(tmp_path: Pa
             process.send_signal(signum)
             async with asyncio.timeout(PATIENCE_S):
                 assert await process.wait() == 0
+            assert os.listdir(tmp_path) == [], "neither the file is left, nor its draft"
+
+
+def test_an_old_port_is_gone_before_the_new_one_is_known(tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    port_file.write_text("1")
+    with cli._port_file(port_file) as write:
+        assert not port_file.exists()
+        write(50051)
+        assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("port", "50051\n")]
+    assert not port_file.exists()
+    with (
+        pytest.raises(click.ClickException, match="Cannot write"),
+        cli._port_file(tmp_path / "no" / "port") as w,
+    ):
+        w(1)
 
 
 async def test_switches_keys_and_faults_take_effect() -> None:
