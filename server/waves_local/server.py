@@ -158,6 +158,12 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
             content_type="application/json",
             headers={"Allow": error.headers["Allow"]} if "Allow" in error.headers else {},
         )
+    except ConnectionError:
+        if request.transport is not None and not request.transport.is_closing():
+            raise
+        # It left in the handshake, or while it sent its request. What is returned goes nowhere.
+        _log.debug("%s %s: the client has gone", request.method, request.path)
+        return web.Response(status=499)
     except Exception:
         _log.exception("%s %s failed", request.method, request.path)
         body = frames.tts_http_error("InternalServerError", "An unexpected error occurred.")

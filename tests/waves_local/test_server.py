@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
+import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 
 import httpx
@@ -171,3 +174,29 @@ async def test_one_connection_does_not_hold_up_another() -> None:
         await modest.send("Short.")
         assert text_of(await modest.until()) == "Short."
         assert upstream.journal.of("tts")[0].frames_sent < 2160
+
+
+async def test_clients_that_leave_in_the_handshake_are_a_debug_line_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Load balancers and port scanners do so all day."""
+    handshake = (
+        "GET /waves/v1/tts/live HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+    def gone() -> list[logging.LogRecord]:
+        return [r for r in caplog.records if "/waves/v1/tts/live" in r.getMessage()]
+
+    caplog.set_level(logging.DEBUG, "waves_local")
+    async with serve() as upstream:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", upstream.port)) as leaving:
+                leaving.sendall(handshake.encode())
+                # It closes with a reset, as a process that is killed does.
+                leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with asyncio.timeout(PATIENCE_S):
+            while len(gone()) < 5:  # noqa: ASYNC110 - a log line has no Event
+                await asyncio.sleep(0.01)
+    assert {(r.levelname, r.exc_info) for r in gone()} == {("DEBUG", None)}
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
