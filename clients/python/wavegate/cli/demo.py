@@ -28,7 +28,7 @@ from wavegate.events import (
     UtteranceFailed,
 )
 from wavegate.settings import AudioFormat
-from wavegate.synthesis import SynthesisSession
+from wavegate.synthesis import SynthesisSession, Utterance
 
 PARAGRAPH = (
     "Good morning. This is a short tour of a speech gateway. "
@@ -40,6 +40,9 @@ STORY = (
     "Once upon a time there was a very long story that went on and on, through valleys and over hills, and nobody "
     "had ever heard the end of it, because somebody always interrupted before the teller came to the second page."
 )
+_NAME_WIDTH = 12
+"""Of the name of a step, in columns."""
+
 _TOKEN_S = 0.03
 """Between two words: a brisk language model."""
 
@@ -147,7 +150,7 @@ class _Demo:
 
     def _step(self, name: str, text: str) -> None:
         if not self.output.as_json:
-            self.output.note(f"{name:>12}  {text}")
+            self.output.note(f"{name:>{_NAME_WIDTH}}  {text}", indent=_NAME_WIDTH + 2)
 
     async def _voices(self) -> list[str]:
         """Two different ones that speak English, if the catalogue has two."""
@@ -168,16 +171,20 @@ class _Demo:
         sentences = re.split(r"(?<=\.) ", PARAGRAPH)
         middle = len(sentences) // 2
         first = await session.say(_tokens(" ".join(sentences[:middle])))
-        second = await session.say(_tokens(" ".join(sentences[middle:])))
-        pending = {first.utterance_id, second.utterance_id}
+        pending = {first.utterance_id}
+        second: Utterance | None = None
         change: asyncio.Task[None] | None = None
         with self.output.live():
-            while pending:
+            while pending or second is None:
                 event = await self._event(session)
-                if isinstance(event, AudioChunk) and change is None:
+                if isinstance(event, AudioChunk | UtteranceCompleted) and change is None:
                     self.times.first_audio = time.monotonic() - began_s
                     self._step("first audio", f"after {ms(self.times.first_audio)}")
                     change = asyncio.create_task(self._change_voice(session, other_voice))
+                if isinstance(event, SettingsAck) and second is None:
+                    # Not before: an utterance that has begun when the change comes is spoken as it was.
+                    second = await session.say(_tokens(" ".join(sentences[middle:])))
+                    pending.add(second.utterance_id)
                 elif isinstance(event, UtteranceFailed):
                     raise event.error
                 elif isinstance(event, UtteranceCompleted):
