@@ -9,9 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
+from rich.console import Console
 
-from wavegate.cli import demo, listen, live_sessions, say, trace, voices
+from wavegate.cli import demo, listen, live_sessions, recognize, say, trace, voices
 from wavegate.cli.command import EXIT_CODES, Failure, common_options
+from wavegate.cli.output import wrapped
 from wavegate.errors import AudioFileError
 
 EPILOG = "\b\nExit codes:\n" + "\n".join(
@@ -25,6 +27,12 @@ class _App(click.Group):
         """Turns what commands raise into sentences and exit codes."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as exc:
+            console = Console(stderr=True)
+            if not console.is_terminal:
+                raise
+            text = wrapped(exc.format_message(), console.width - len("Error: "))
+            raise click.UsageError(text, exc.ctx or ctx) from exc
         except KeyboardInterrupt:
             raise Failure("interrupted", 130) from None
         except BrokenPipeError:
@@ -59,6 +67,7 @@ def app(ctx: click.Context, /, **common: Any) -> None:
 for _command in (
     say.say,
     listen.listen,
+    recognize.recognize,
     live_sessions.settings,
     live_sessions.sessions,
     trace.trace,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
 
 import click
+from rich.console import Console
 
-from wavegate.cli.output import Output, error_object
+from wavegate.cli.output import Output, error_object, print_wrapped
 from wavegate.cli.signals import Interruption
 from wavegate.client import Client, default_target
 from wavegate.errors import (
@@ -64,6 +65,13 @@ _OPTIONS_OF_FIELDS: Mapping[str, tuple[str, str]] = {
 }
 """Fields of the contract that have an option of their own: the parameter of the command, and how it is written."""
 
+_WORDS_OF_FIELDS: Mapping[str, str] = {
+    "audio_format": "--rate and --encoding",
+    "content": "FILE",
+    "uri": "URL",
+}
+"""The other fields that the command line fills."""
+
 P = ParamSpec("P")
 
 
@@ -76,7 +84,12 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Prints it."""
-        click.echo(f"wavegate: {self.message}", err=True)
+        console = Console(stderr=True, highlight=False)
+        text = f"wavegate: {self.message}"
+        if console.is_terminal:
+            print_wrapped(console, text)
+        else:
+            click.echo(text, err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,8 @@ def _failure(error: WavegateError, ctx: click.Context) -> Failure:
 
 def _named(path: str, ctx: click.Context) -> str:
     """A field of a request as it is written on the command line: `start.settings.speed` is `--speed`."""
+    if words := _WORDS_OF_FIELDS.get(path):
+        return words
     *parents, name = path.split(".")
     parameter, option = _OPTIONS_OF_FIELDS.get(name.partition("[")[0], ("", ""))
     if ctx.params.get(parameter) is not None:

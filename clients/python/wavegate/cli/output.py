@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -37,19 +38,21 @@ class Output:
 
     def line(self, text: str) -> None:
         """A line of data."""
-        if self._live is not None and sys.stdout.isatty():
-            self._console.print(Text(text), soft_wrap=True)  # above the line that changes
-        else:
+        if not sys.stdout.isatty():
             click.echo(text)
+        elif self._live is not None:
+            print_wrapped(self._console, text)  # above the line that changes
+        else:
+            print_wrapped(Console(file=sys.stdout, highlight=False), text)
 
     def json(self, value: Mapping[str, Any]) -> None:
         """An object of data."""
         click.echo(json.dumps(value, ensure_ascii=False))
 
-    def note(self, text: str) -> None:
-        """A line for whoever watches."""
+    def note(self, text: str, *, indent: int = 0) -> None:
+        """A line for the person at the terminal; where it is too long, the rest is indented by so many columns."""
         if self._console.is_terminal:
-            self._console.print(Text(text), soft_wrap=True)
+            print_wrapped(self._console, text, indent=indent)
         else:
             click.echo(text, err=True)
 
@@ -97,15 +100,61 @@ class Output:
             self.note(f"upstream {event.state.lower()} ({event.reason.lower()}){cause}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows of data: a table on a terminal, in a pipe tab-separated lines without a head."""
+        """Rows of data: in a pipe tab-separated lines without a head; on a terminal a table, or a paragraph for each
+        row where the terminal is too narrow for one."""
         if not sys.stdout.isatty():
             for row in rows:
                 self.line("\t".join(row))
             return
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        console = Console(file=sys.stdout, highlight=False)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        widths = []
+        for at, name in enumerate(columns):
+            # What is in the first column is copied into other commands: it is never broken.
+            words = [word for row in (columns, *rows) for word in ([row[at]] if at == 0 else row[at].split())]
+            widths.append(max(map(cell_len, words), default=0))
+            table.add_column(name, no_wrap=at == 0, min_width=widths[-1])
+        if sum(widths) + _GAP * (len(columns) - 1) > console.width:
+            for first, *others in rows:
+                print_wrapped(console, first)
+                named = zip(columns[1:], others, strict=True)
+                print_wrapped(console, "  " + ", ".join(f"{name} {cell}" for name, cell in named if cell))
+            return
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        Console(file=sys.stdout, highlight=False).print(table)
+        console.print(table)
+
+
+_GAP = 2
+"""Between two columns of a table."""
+
+
+def print_wrapped(console: Console, text: str, *, indent: int = 0) -> None:
+    """Print a text with its lines broken between words. A word that is too long for a line stays whole."""
+    for line in text.split("\n"):
+        hang = max(indent, len(line) - len(line.lstrip()))
+        lead = line[:hang]
+        for part in _parts(line[hang:], max(console.width - hang, 20)):
+            console.print(Text(lead + part), soft_wrap=True)
+            lead = " " * hang
+
+
+def wrapped(text: str, width: int) -> str:
+    """A text with its lines broken between words."""
+    return "\n".join(part for line in text.split("\n") for part in _parts(line, width))
+
+
+def _parts(line: str, room: int) -> Iterator[str]:
+    """A line in parts of at most `room` columns, or of one word."""
+    part = ""
+    for word in line.split(" "):
+        longer = f"{part} {word}" if part else word
+        if part.strip() and cell_len(longer) > room:
+            yield part.rstrip()
+            part = word
+        else:
+            part = longer
+    yield part
 
 
 def event_object(event: object, *, with_audio: bool = False) -> dict[str, Any]:
