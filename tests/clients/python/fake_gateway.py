@@ -129,6 +129,8 @@ class FakeGateway:
     """What `GetTrace` finds."""
     # records
     requests: list[Any] = field(default_factory=list)
+    recognized: list[Any] = field(default_factory=list)
+    """What `Recognize` was asked."""
     metadata: list[dict[str, str]] = field(default_factory=list)
     sent_chunks: int = 0
     cancelled_calls: int = 0
@@ -568,6 +570,7 @@ class _Transcription(transcription_service_pb2_grpc.TranscriptionServiceServicer
     async def Recognize(self, request: Any, context: Any) -> Any:
         if self.gateway.refuse is not None:
             await abort(context, self.gateway.refuse)
+        self.gateway.recognized.append(request)
         self.gateway.metadata.append(dict(context.invocation_metadata()))
         response = transcription_service_pb2.RecognizeResponse(
             text=request.uri or f"{len(request.content)} bytes", language_codes=["en"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import json
 import os
 import pty
@@ -28,9 +29,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wavegate.audio import RawEncoding, RawFormat, wav_header
 from wavegate.cli.app import app
-from wavegate.cli.command import EXIT_CODES
+from wavegate.cli.command import EXIT_CODES, Failure
 from wavegate.cli.inputs import Utterances, from_thread, read_text
 from wavegate.cli.output import Output
+from wavegate.cli.plain_text import PlainText, sign_of_markdown
 from wavegate.cli.playback import SpeakerSink, choose_sink, encoding_for, speakers_missing
 from wavegate.errors import WavegateError
 from wavegate.events import SessionLimits, SessionMoved, SessionResumed, SessionStarted
@@ -246,6 +248,12 @@ class TestSay:
             (["x", "--rate", "0"], "0 is not in the range"),
             (["  "], "there is nothing to say"),
             (["caf\udce9"], "the text is not UTF-8"),
+            (["-5 degrees"], "goes behind --: wavegate say -- '-5 degrees'"),
+            (["-5"], "goes behind --: wavegate say -- -5"),
+            (["--vioce", "x", "hello"], "Did you mean '--voice'?"),
+            (["x", "--target", "127.0.0.1"], "--target: '127.0.0.1' names no port: write 127.0.0.1:50051"),
+            (["x", "--target", "http://a:1"], "--target: a target has no http:// in front: write a:1"),
+            (["x", "--set", "speed"], "speed has no value: write speed=1.2"),
         ],
     )
     def test_wrong_use_is_a_sentence_before_anything_is_asked(
@@ -268,6 +276,228 @@ class TestSay:
             assert result.exit_code == 2
             assert "there is nothing to say" in result.stderr
         assert not (nowhere / "a.wav").exists()
+
+
+def test_a_text_that_begins_with_a_dash_is_spoken_behind_two(gateway: FakeGateway, nowhere: Path) -> None:
+    assert run("say", "-o", "a.pcm", "--", "-5 degrees").exit_code == 0
+    assert text_of((nowhere / "a.pcm").read_bytes()) == "-5 degrees"
+
+
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAVEGATE_TARGET", "gateway")
+    result = run("sessions")
+    assert result.exit_code == 2
+    assert "WAVEGATE_TARGET: 'gateway' names no port" in result.stderr
+
+
+class TestMarkdown:
+    TEXT = """# Setup
+
+This is **very** important: see the [docs](https://example.com/docs) and `make run`.
+It goes
+on.
+
+- First item
+- Second *item*, with text
+1. One
+
+```python
+# no heading
+
+x = 1
+```
+~~~
+```
+~~~
+
+| name | value |
+|---|---|
+| a | 1 |
+
+---
+
+Really ![a logo](x.png)? 5 * 3 * 2, snake_case_name and <b>tags</b>."""
+    SPOKEN = """Setup.
+
+This is very important: see the docs and make run. It goes on.
+
+First item.
+Second item, with text.
+1. One.
+
+name, value.
+a, 1.
+
+Really a logo? 5 * 3 * 2, snake_case_name and tags.
+
+"""
+
+    def test_is_said_without_its_marks(self) -> None:
+        plain = PlainText()
+        assert "".join([*plain.feed(self.TEXT), *plain.end()]) == self.SPOKEN
+        assert plain.blocks_of_code == 2
+
+    @given(st.lists(st.integers(0, len(TEXT)), max_size=8).map(sorted))
+    def test_however_it_comes(self, cuts: list[int]) -> None:
+        plain = PlainText()
+        ends = [0, *cuts, len(self.TEXT)]
+        pieces = [self.TEXT[a:b] for a, b in itertools.pairwise(ends)]
+        assert "".join([*itertools.chain(*map(plain.feed, pieces)), *plain.end()]) == self.SPOKEN
+
+    @given(st.text(alphabet="ab *_`#[]()!|-\n~>1.", max_size=60))
+    def test_nothing_breaks_it(self, text: str) -> None:
+        plain = PlainText()
+        said = "".join([*plain.feed(text), *plain.end()])
+        assert set(said) <= set(text) | set(" .,\n")
+
+    @pytest.mark.parametrize(
+        ("text", "sign"),
+        [
+            ("# Setup", "a heading"),
+            ("It is **very** late.", "emphasis"),
+            ("See [the docs](https://example.com).", "a link"),
+            ("Buy:\n- milk\n- bread\n", "a list"),
+            ("1. One\n2. Two\n", "a list"),
+            ("```\nx = 1\n```", "a block of code"),
+            ("| a | b |\n|---|---|\n", "a table"),
+            ("Run `make`.", "code"),
+            ("Hello there. It is 5 * 3 * 2, or -1.", None),
+            ("He left - as always - at 9.\n- Really?\n", None),
+            ("#1 in the charts, and __init__ in snake_case_name.", None),
+            ("", None),
+        ],
+    )
+    def test_is_known_by_its_signs(self, text: str, sign: str | None) -> None:
+        assert sign_of_markdown(text) == sign
+
+    def test_an_option_leaves_its_marks_out(self, gateway: FakeGateway, nowhere: Path) -> None:
+        result = run("say", "-o", "a.pcm", "--plain-text", stdin=self.TEXT)
+        assert result.exit_code == 0, result.output
+        spoken = text_of((nowhere / "a.pcm").read_bytes())
+        assert spoken.split() == "".join(self.SPOKEN.split("\n\n")).split()
+        assert "2 blocks of code left out" in result.stderr
+        assert "looks like Markdown" not in result.stderr
+
+    def test_without_the_option_a_line_says_that_there_is_one(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        for arguments, stdin in (([], "It is **very** late."), (["It is **very** late."], None)):
+            result = run("say", "-o", "a.pcm", *arguments, stdin=stdin)
+            assert "looks like Markdown (emphasis); --plain-text says it without" in result.stderr
+            assert text_of((nowhere / "a.pcm").read_bytes()) == "It is **very** late."
+
+    def test_a_text_of_marks_alone_is_nothing_to_say(self, gateway: FakeGateway) -> None:
+        result = run("say", "-o", "a.pcm", "--plain-text", "```\nx = 1\n```")
+        assert (result.exit_code, "there is nothing to say" in result.stderr) == (2, True)
+
+
+class TestRecognize:
+    def test_sends_the_file_as_it_is(self, gateway: FakeGateway, nowhere: Path) -> None:
+        (nowhere / "a.mp3").write_bytes(b"12345")
+        result = run("recognize", "a.mp3", "--model", "pulse-pro", "--set", "word_timings=true")
+        assert (result.exit_code, result.stdout) == (0, "5 bytes\n")
+        (request,) = gateway.recognized
+        assert request.settings.model == "pulse-pro"
+        assert request.settings.word_timings
+        assert not request.HasField("audio_format")
+
+    def test_takes_a_pipe_raw_samples_and_an_address(self, gateway: FakeGateway) -> None:
+        result = run("recognize", "-", "--encoding", "mulaw", "--rate", "8000", stdin=b"123")
+        assert result.stdout == "3 bytes\n"
+        assert gateway.recognized[-1].audio_format.sample_rate_hertz == 8000
+        assert run("recognize", "https://example.com/a.wav").exit_code == 0
+        assert gateway.recognized[-1].uri == "https://example.com/a.wav"
+
+    def test_tells_it_in_json(self, gateway: FakeGateway) -> None:
+        (found,) = events(run("recognize", "-", "--json", stdin=b"123"))
+        assert (found["event"], found["text"]) == ("recognition", "3 bytes")
+
+    @pytest.mark.parametrize(
+        ("arguments", "stdin", "sentence"),
+        [
+            (["missing.wav"], None, "missing.wav: No such file or directory"),
+            (["-"], b"", "standard input is empty"),
+            (["http://a/b.wav", "--rate", "8000"], None, "leave --rate and --encoding out"),
+        ],
+    )
+    def test_wrong_use(self, arguments: list[str], stdin: bytes | None, sentence: str) -> None:
+        result = run("recognize", *arguments, stdin=stdin)
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestTerminal:
+    @staticmethod
+    def attached(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+        """Both streams, on a terminal of 40 columns. (Not a fixture: pytest takes the streams after those.)"""
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("COLUMNS", "40")
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("NO_COLOR", "1")
+        return terminal
+
+    WORDS = "incomprehensible and unpronounceable words all over the place"
+
+    def test_lines_break_between_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = self.attached(monkeypatch)
+        output = Output(as_json=False)
+        output.note(self.WORDS)
+        output.line(self.WORDS)
+        output.note(f"   spoken  {self.WORDS}", indent=11)
+        Failure(f"no\n  {self.WORDS}", 1).show()
+        lines = terminal.getvalue().splitlines()
+        assert " ".join(" ".join(lines).split()) == (
+            f"{self.WORDS} {self.WORDS} spoken {self.WORDS} wavegate: no {self.WORDS}"
+        )
+        assert max(map(len, lines)) <= 40
+        step = lines.index(next(line for line in lines if "spoken" in line))
+        assert lines[step + 1].startswith(" " * 11 + "unpron")
+
+    def test_a_word_longer_than_a_line_stays_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = self.attached(monkeypatch)
+        word = "s-" + "8f14e45f" * 8
+        Output(as_json=False).note(f"trace {word} of it")
+        assert word in terminal.getvalue().splitlines()
+
+    def test_the_first_column_of_a_table_is_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is what other commands are given."""
+        terminal = self.attached(monkeypatch)
+        session = "s-ccfbc1fd675dad26404ddc3bdf4cf894"
+        row = (session, "transcription", "active", "lightning_v3.1", "magnus", "12", "3 s")
+        columns = ("session", "kind", "state", "model", "voice/language", "revision", "age")
+        Output(as_json=False).table(columns, [row])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+        assert plain.splitlines() == [
+            session,
+            "  kind transcription, state active,",
+            "  model lightning_v3.1, voice/language",
+            "  magnus, revision 12, age 3 s",
+        ]
+        terminal.truncate(0)
+        monkeypatch.setenv("COLUMNS", "120")
+        Output(as_json=False).table(columns, [row])
+        head, body = re.sub(r"\x1b\[[0-9;]*m|\x00", "", terminal.getvalue()).splitlines()
+        assert head.split() == [*columns]
+        assert body.split()[:6] == [*row[:6]]
+
+    def test_a_sentence_on_wrong_use_breaks_between_words_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = self.attached(monkeypatch)
+        with pytest.raises(SystemExit) as ended:
+            app(["sessions", "--target", "gateway"])
+        assert ended.value.code == 2
+        lines = terminal.getvalue().splitlines()
+        assert lines[-3:] == [
+            "Error: --target: 'gateway' names no",
+            "port: write gateway:50051, or",
+            "wherever it listens",
+        ]
 
 
 def test_whoever_watches_is_told_what_was_survived(capsys: pytest.CaptureFixture[str]) -> None:
@@ -588,7 +818,10 @@ class TestLiveSessions:
         ("arguments", "sentence"),
         [
             (["sped=1"], "did you mean speed"),
-            (["speed"], "write NAME=VALUE"),
+            (["speed"], "speed has no value: write speed=1.2"),
+            (["max_buffer_delay"], "max_buffer_delay has no value: write max_buffer_delay=0.3"),
+            (["sped"], "did you mean speed"),
+            (["now!"], "write NAME=VALUE"),
             (["diarization=true"], "there is no setting 'diarization'"),
             (["--reset", "sped"], "did you mean speed"),
             (["speed=1", "--immediate", "--no-reconnect"], "choose one"),
@@ -626,6 +859,14 @@ class TestDemo:
         assert "listening: final transcript" in rows
         assert soundfile.info(nowhere / "demo.wav").frames > 200
         assert gateway.inputs("update_settings")[0].settings.voice_id == "voice-1"
+        kinds = [
+            (kind, request.text.utterance_id if kind == "text" else "")
+            for request in gateway.requests
+            if (kind := request.WhichOneof("input")) in ("text", "update_settings")
+        ]
+        before, after = kinds[: (at := kinds.index(("update_settings", "")))], kinds[at + 1 :]
+        assert len({name for _, name in before}) == 1
+        assert before[0] != after[0], "nothing of the second half is sent before the change of its voice"
         assert gateway.inputs("cancel")
 
     def test_tells_it_in_json(self, gateway: FakeGateway) -> None:

@@ -27,9 +27,11 @@ def parse_assignments(message_type: type[MessageT], assignments: Iterable[str]) 
     options: dict[str, object] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"{assignment!r} is no setting: write NAME=VALUE")
         field = known.get(name.strip())
+        if not equals and field is not None:
+            raise ValueError(f"{name.strip()} has no value: write {name.strip()}={_example(field)}")
+        if not equals and not name.strip().isidentifier():
+            raise ValueError(f"{assignment!r} is no setting: write NAME=VALUE")
         if field is None:
             raise ValueError(unknown_setting(name.strip(), known))
         key = python_name(field)
@@ -37,6 +39,17 @@ def parse_assignments(message_type: type[MessageT], assignments: Iterable[str]) 
             raise ValueError(f"{key} is given twice")
         options[key] = _parse(field, key, text.strip())
     return options
+
+
+def _example(field: Any) -> str:
+    """A value that a field may have."""
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return "true"
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        return "1.2"
+    if field.message_type is not None and field.message_type.full_name == Duration.DESCRIPTOR.full_name:
+        return "0.3"
+    return "VALUE"
 
 
 def _parse(field: Any, name: str, text: str) -> object:

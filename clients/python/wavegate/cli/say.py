@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import AsyncIterator
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -21,8 +22,26 @@ from wavegate.settings import AudioEncoding, AudioFormat
 from wavegate.speech.v1 import types_pb2
 from wavegate.synthesis import SynthesisSession
 
+if TYPE_CHECKING:
+    from wavegate.cli.plain_text import PlainText
 
-@click.command()
+
+class _TextCommand(click.Command):
+    """Says how to write a text that begins with a dash, which looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = [*args]
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            text = next((a for a in given if a.startswith(exc.option_name)), exc.option_name)
+            if " " in text or text[1:2].isdigit():
+                cure = f"a text that begins with a dash goes behind --: wavegate say -- {shlex.quote(text)}"
+                raise click.UsageError(cure, ctx) from exc
+            raise
+
+
+@click.command(cls=_TextCommand)
 @click.argument("text", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", help="Write the audio there; - is standard output.")
 @click.option("--play", is_flag=True, help="Play it.")
@@ -31,6 +50,11 @@ from wavegate.synthesis import SynthesisSession
 @click.option("--model")
 @click.option("--language", metavar="CODE", help="BCP-47, such as en or hi-IN.")
 @click.option("--speed", type=float, help="0.5 to 2.0.")
+@click.option(
+    "--plain-text",
+    is_flag=True,
+    help="Take the text for Markdown, and say what it stands for: no marks, addresses or blocks of code.",
+)
 @rate_option
 @encoding_option(
     "LINEAR16", "MULAW", "ALAW", "MP3", help="Of the audio; by default what the file's name says."
@@ -48,6 +72,7 @@ async def say(
     model: str | None,
     language: str | None,
     speed: float | None,
+    plain_text: bool,
     rate: int | None,
     encoding: AudioEncoding | None,
     traced: bool,
@@ -57,11 +82,12 @@ async def say(
 
     The text is spoken while it comes; a blank line in it ends an utterance. The audio goes to the file of -o (.wav,
     .mp3, .pcm, .ulaw, .alaw), with `-o -` to standard output, with --play to the speakers. Without any of them it is
-    played where there are speakers, else written to speech.wav; with --json it is in the events.
+    played where there are speakers, else written to speech.wav; with --json it is in the events. A text
+    that begins with a dash goes behind --.
 
     \b
       wavegate say "Hello there" -o hello.wav
-      llm "Tell me a story" | wavegate say --play
+      llm "Tell me a story" | wavegate say --play --plain-text
       wavegate say -o - < story.txt | aplay
     """
     named = {"voice_id": voice, "model": model, "language_code": language, "speed": speed}
@@ -88,7 +114,7 @@ async def say(
 
     async with connection.client() as client:
         session = client.synthesize(audio_format=audio_format, **settings)
-        speech = _Speech(connection.output, sink, session)
+        speech = _Speech(connection.output, sink, session, plain_text=plain_text)
         async with shown(connection.output, client, session, traced=traced, to_stderr=output == "-"):
             try:
                 with connection.output.live():
@@ -116,10 +142,22 @@ def _checked(text: str) -> str:
     return text
 
 
+_LOOKED_AT_CHARS: Final = 20_000
+"""So much of a text is looked at for signs of Markdown."""
+
+
+def _markdown() -> PlainText:
+    from wavegate.cli.plain_text import PlainText  # noqa: PLC0415 - a parser that few texts need
+
+    return PlainText()
+
+
 class _Speech:
     """One run of the command: text in, audio out, and what is to be told of it."""
 
-    def __init__(self, output: Output, sink: Sink | None, session: SynthesisSession) -> None:
+    def __init__(
+        self, output: Output, sink: Sink | None, session: SynthesisSession, *, plain_text: bool
+    ) -> None:
         self._output = output
         self._sink = sink
         self._session = session
@@ -129,18 +167,35 @@ class _Speech:
         self._audio_bytes = 0
         self._utterances = 0
         self._failure: WavegateError | None = None
+        self._markdown = _markdown() if plain_text else None
+        self._beginning = ""
+        """Of the text, as far as it is looked at for signs of Markdown."""
 
     async def send(self, text: str | AsyncIterator[str]) -> None:
         """Sends the text as it comes, cut into utterances."""
         utterances = Utterances()
         utterance_id: str | None = None
         if isinstance(text, str):
-            await self._send([*utterances.feed(text), *utterances.end()], None)
+            pieces = [part for piece in self._plain(text) for part in utterances.feed(piece)]
+            await self._send([*pieces, *utterances.end()], None)
         else:
-            async for piece in text:
+            async for given in text:
+                for piece in self._plain(given, ends=False):
+                    utterance_id = await self._send([*utterances.feed(piece)], utterance_id)
+            for piece in self._plain(""):
                 utterance_id = await self._send([*utterances.feed(piece)], utterance_id)
             await self._send([*utterances.end()], utterance_id)
         await self._session.end()
+
+    def _plain(self, text: str, *, ends: bool = True) -> Iterator[str]:
+        """What is to be said of a piece of text; `ends` where it is the last."""
+        if self._markdown is None:
+            self._beginning += text[: max(0, _LOOKED_AT_CHARS - len(self._beginning))]
+            yield text
+            return
+        yield from self._markdown.feed(text)
+        if ends:
+            yield from self._markdown.end()
 
     async def _send(self, pieces: list[tuple[str, bool]], utterance_id: str | None) -> str | None:
         for piece, ends in pieces:
@@ -183,6 +238,13 @@ class _Speech:
         so_far_s = self._audio_s + chunk.start_offset_s
         self._output.progress(f"first audio after {ms(self._latency_s)}, {so_far_s:.1f} s so far")
 
+    def _sign_of_markdown(self) -> str | None:
+        if self._markdown is not None or not any(mark in self._beginning for mark in "#*_`[|-."):
+            return None
+        from wavegate.cli.plain_text import sign_of_markdown  # noqa: PLC0415 - a parser that few texts need
+
+        return sign_of_markdown(self._beginning)
+
     @property
     def was_given(self) -> bool:
         """True once there was text to send."""
@@ -198,6 +260,10 @@ class _Speech:
         """The last line."""
         if self._output.as_json:
             return
+        if self._markdown is not None and (count := self._markdown.blocks_of_code):
+            self._output.note(f"{count} block{'' if count == 1 else 's'} of code left out")
+        elif sign := self._sign_of_markdown():
+            self._output.note(f"This looks like Markdown ({sign}); --plain-text says it without its marks.")
         if not self._audio_bytes:
             self._output.note("There was nothing to say.")
             return
