@@ -183,7 +183,8 @@ def test_wrong_words_are_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("speed", "'speed' is no setting: write NAME=VALUE"),
+        ("speed", "speed has no value: write speed=1.2"),
+        ("fast!", "'fast!' is no setting: write NAME=VALUE"),
         ("speed=fast", "speed cannot be 'fast': a number is expected"),
         ("sped=1", "there is no setting 'sped': did you mean speed"),
         ("enhancement=1.5", "enhancement cannot be '1.5': a 32-bit integer is expected"),
