@@ -60,6 +60,8 @@ OUTAGE_S = 3.0
 """How long an outage lasts: longer than a session tries again."""
 SILENCE_S = 30.0
 """How long a connection stays half open, deaf or silent, in seconds: its gateway has left it long before."""
+TRIES = 3
+"""How often a session tries again before something fails, as long as nothing new comes."""
 AFTERMATH_S = 10.0
 """How long after an outage something may still fail because of it: a stall of before it is noticed then."""
 RATE_HZ = 16000
@@ -177,6 +179,8 @@ class Misfortune:
         self._rng = rng
         self._totals = totals
         self._outages: list[tuple[float, float]] = []
+        self._losses: list[tuple[float, int]] = []
+        """When connections were struck so that they are lost, and how many tries that costs."""
         self._lasting: list[tuple[float, int]] = []
         """When a lasting fault is over, and its number."""
 
@@ -184,8 +188,11 @@ class Misfortune:
         return f"<Misfortune {len(self._upstream.faults)} in force>"
 
     def excuses(self, since: float, until: float) -> bool:
-        """Whether the upstream was away for longer than anybody waits, between two points of the clock."""
-        return any(begin <= until and since <= end + AFTERMATH_S for begin, end in self._outages)
+        """Whether the upstream was away for longer than anybody waits, between two points of the clock, or was struck
+        more often than a session tries again. Nothing new came between the two."""
+        if any(begin <= until and since <= end + AFTERMATH_S for begin, end in self._outages):
+            return True
+        return sum(n for at, n in self._losses if since - AFTERMATH_S <= at <= until) > TRIES
 
     async def strike(self) -> None:
         """Let something go wrong."""
@@ -197,6 +204,8 @@ class Misfortune:
             faults.remove(number)  # so that a connection that its gateway left can end
         self._lasting = [(until, n) for until, n in self._lasting if now < until]
         what = rng.choice([*ONCE, *SPEECH_ONLY, *LISTENING_ONLY, "cut", "refuse", "outage"])
+        if what not in (*PAUSES, *SLOWNESS, "unknown-frame"):
+            self._losses.append((now, 3 if what == "refuse" else 1))
         self._totals[f"fault {what.partition(',')[0]}"] += 1
         match what:
             case "cut":
@@ -259,6 +268,8 @@ class Stream:
         self._report = report
         self._world = world
         self._misfortune = world.misfortune
+        self._came_at: dict[int, float] = {}
+        """When each event of the session came, by its number."""
 
     async def go_on(self, until: float) -> None:
         """Have sessions until that point of the loop's clock."""
@@ -296,9 +307,11 @@ class Stream:
 
     async def _read(self, call: Any, got: list[Any]) -> None:
         """Everything that is said, into `got`; a call that fails has said so in its last event."""
+        self._came_at.clear()
         with contextlib.suppress(grpc.aio.AioRpcError):
             while (response := await call.read()) is not grpc.aio.EOF:
                 got.append(response)
+                self._came_at[response.sequence] = asyncio.get_running_loop().time()
 
     def _ended(self, got: list[Any], since: float) -> bool:
         """What is true of every session that was read to its end; whether it ended well. Raises `Mismatch`."""
@@ -311,19 +324,19 @@ class Stream:
         totals["reconnects"] += ended.usage.reconnect_count
         if ended.status.code == 0:
             return True
-        self._excused(ended.status, since)
+        news = [r.sequence for r in got if r.WhichOneof("event") in ("transcript", "audio")]
+        self._excused(ended.status, self._came_at[news[-1]] if news else since, got[-1])
         totals["sessions that an outage ended"] += 1
         return False
 
-    def _excused(self, status: Any, since: float) -> None:
-        """Raises `Mismatch` where a failure is not an outage's."""
-        now = asyncio.get_running_loop().time()
+    def _excused(self, status: Any, since: float, response: Any) -> None:
+        """Raises `Mismatch` where a failure that `response` tells of was not the upstream's, from `since` on."""
         reason = ""
         for detail in status.details:
             if detail.type_url.endswith("ErrorInfo"):
                 info = v1_error_info(detail.value)
                 reason = info.reason
-        if reason not in TRANSIENT or not self._misfortune.excuses(since, now):
+        if reason not in TRANSIENT or not self._misfortune.excuses(since, self._came_at[response.sequence]):
             raise Mismatch(f"failed without need: {reason} {status.message}")
 
 
@@ -413,7 +426,14 @@ class Speaker(Stream):
                 continue
             kind, event = ending
             if kind == "utterance_failed":
-                self._excused(event.error, since)
+                began = [
+                    self._came_at[r.sequence]
+                    for r in got
+                    if r.WhichOneof("event") == "utterance_started"
+                    and r.utterance_started.utterance_id == utterance_id
+                ]
+                (told,) = (r for r in got if r.utterance_failed.utterance_id == utterance_id)
+                self._excused(event.error, began[0] if began else since, told)
                 totals["utterances that an outage ended"] += 1
             elif kind == "utterance_cancelled":
                 if utterance_id not in cancelled and is_well:
