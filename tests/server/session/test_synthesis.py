@@ -2773,6 +2773,37 @@ async def test_a_session_without_input_ends() -> None:
         assert caller.dialer.last.gone
 
 
+@pytest.mark.parametrize(("wanted_s", "granted_s"), [(30.0, 30.0), (60.0, 60.0), (600.0, 60.0), (-1.0, 0.0)])
+def test_a_resume_window_is_granted_within_its_bound(wanted_s: float, granted_s: float) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        caller = Caller(max_resume_window_s=60.0)
+        caller.session.grant_resume(wanted_s)
+        assert caller.session.resume_window_s == granted_s
+
+    scenario()
+
+
+@virtual_time
+async def test_who_watches_twice_is_told_once() -> None:
+    async with Caller() as caller:
+        await caller.until(SessionStarted)
+        seen: list[Any] = []
+
+        def watcher(event: Any) -> None:
+            seen.append(event)
+
+        caller.session.watch(watcher)
+        caller.session.watch(watcher)
+        caller.update("d1", speed=1.5)
+        await settle()
+        assert [(e.update_id, e.state) for e in seen] == [("d1", AckState.APPLIED)]
+        caller.session.unwatch(watcher)
+        caller.update("d2", speed=1.0)
+        await settle()
+        assert len(seen) == 1
+
+
 @virtual_time
 async def test_a_session_that_is_resumed_is_idle_from_then_on() -> None:
     caller = Caller(idle_timeout_s=100.0)
