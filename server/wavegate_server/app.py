@@ -68,6 +68,8 @@ DISTRIBUTION: Final = "wavegate"
 
 LAST_WORDS_S: Final = 0.5
 """How long sessions that are cut have to say so (`session_ended`), and their callers to read it."""
+STATUS_S: Final = 0.1
+"""How long is waited for the statuses of what is cut before the server stops, which gives them `CUT_GRACE_S` more."""
 CUT_GRACE_S: Final = 0.5
 """How long the last statuses may take to go out, and handlers to see that they are cancelled."""
 FLUSH_S: Final = 1.0
@@ -398,7 +400,7 @@ class App:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._interceptor.idle()
-        await self._interceptor.cut(stopped, CUT_GRACE_S)
+        await self._interceptor.cut(stopped, STATUS_S)
 
     async def stop(self) -> None:
         """Cut what is left and give everything back. Safe however far the start came."""

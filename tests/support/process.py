@@ -16,12 +16,13 @@ PATIENCE_S = 60.0
 """Starting takes a second or two; a machine under load takes longer."""
 
 # A gateway that does not end in time ends by force, which another test shows; here, a machine under load shall not
-# look like a gateway that hangs.
+# look like a gateway that hangs, nor one that has not written its last words yet like one that has none.
 _UNHURRIED = (
     "import os\n"
     "os.environ.setdefault('GRPC_VERBOSITY', 'NONE')\n"  # as the command does before it imports `app`
     "from wavegate_server import app, cli\n"
     f"app.EXIT_WITHIN_S = {PATIENCE_S}\n"
+    "app.LAST_WORDS_S = app.CUT_GRACE_S = 3.0\n"
     "cli.main()\n"
 )
 
