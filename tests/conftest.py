@@ -30,7 +30,9 @@ hypothesis.settings.load_profile("random" if seeds.are_random() else "fixed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "random: draws its cases from a seed; `make soak` tries new ones")
+    config.addinivalue_line(
+        "markers", "random: draws its cases from a seed; `make soak` tries new ones, and more of them"
+    )
     config.addinivalue_line(
         "markers", "unit: needs neither a process nor a socket; see tests/support/levels.py"
     )

@@ -23,6 +23,7 @@ from benchmarks.scenarios import renew_spans, settled
 from benchmarks.wire import slope
 from tests.support.calls import Speaking, check, eventually, failure_of, seconds
 from tests.support.gateway import END, RunningGateway, running_gateway
+from tests.support.seeds import repetitions
 
 # Much work: on a machine under load it takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -154,7 +155,7 @@ async def test_two_hundred_sessions_at_once_and_none_is_wrong() -> None:
 
 WARM_UP = 100
 CHURN = 100
-SAMPLES = 9
+SAMPLES = repetitions(5, 9)
 MAX_NATIVE_BYTES = 256
 MAX_PYTHON_BLOCKS = 0.5
 """What a session that is gone may leave in use, by libraries and by Python, whose blocks have 512 bytes at most. A
@@ -164,6 +165,7 @@ TRIES = 4
 """Caches fill now and then, and then they are full. What leaks does so each time."""
 
 
+@pytest.mark.random  # it has no seed, but `make soak` weighs for longer
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_neither_ended_nor_cancelled_sessions_leave_anything() -> None:
     """A gateway process of its own, every chunk traced and sent to a collector; sessions of both kinds, every other

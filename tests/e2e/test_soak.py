@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import Any
 
 import pytest
+import waves_local
 from wavegate.speech import v1
 from waves_local.deterministic import encode_text
 
@@ -23,6 +25,22 @@ async def test_every_conversation_is_whole(seed: int) -> None:
     assert not report.mismatches, str(report)
     for kind in ("utterances whole", "words heard", "reconnects"):
         assert report.totals[kind] > 0, str(report)
+
+
+def test_upstreams_of_every_kind_are_drawn() -> None:
+    drawn = [soak.dialect(random.Random(seed)) for seed in range(200)]
+    assert {o.complete_per for o in drawn} == {"turn", "release", "request", "none"}
+    for name in (
+        "complete_late_s",
+        "complete_closes",
+        "echo_ids",
+        "word_timings",
+        "generation_speed",
+        "last_apart",
+    ):
+        assert len({getattr(o, name) for o in drawn}) > 1, name
+    world = soak.described("1.0", "flush", waves_local.Options(complete_per="none", echo_ids=False))
+    assert world == "world 1.0: flush; waves-local --complete-per none --no-echo-ids"
 
 
 def chunks(*stretches: str) -> list[Any]:
