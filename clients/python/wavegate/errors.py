@@ -255,13 +255,14 @@ also that of limits that pass; this one does not."""
 
 def request_too_large(size_bytes: int, limit_bytes: int, field: str = "") -> InvalidRequestError:
     """Return the exception for a request of `size_bytes` where `limit_bytes` may be sent; `field` is to blame."""
-    bound = f"at most {limit_bytes} bytes with the rest of the request"
-    what = "the recording" if field == "content" else "the request"
-    cure = "stream a recording instead (`transcribe` and `send_file`), or give its `uri`"
+    wrong = (
+        f"at most {limit_bytes} bytes with the rest of the request, got {size_bytes}; stream a larger recording "
+        "(`transcribe` and `send_file`, or `wavegate listen`), or give its `uri`"
+    )
     return InvalidRequestError(
-        f"{what} is too large: {bound}, got {size_bytes}; {cure}",
+        f"the {'recording' if field == 'content' else 'request'} is too large: {wrong}",
         code="INVALID_ARGUMENT",
-        field_violations=(FieldViolation(field, bound),) if field else (),
+        field_violations=(FieldViolation(field, wrong),) if field else (),
     )
 
 
