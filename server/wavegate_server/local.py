@@ -50,6 +50,8 @@ RESTART_DELAY_S: Final = 0.2
 AWAY_S: Final = 15.0
 """How long a session waits for one that is started again: several times what that takes, with speech engines on a busy
 machine; and longer than it takes to find that it cannot be started, which ends the waiting."""
+RETRY_AFTER_S: Final = 5.0
+"""When a caller that waited in vain may come back. It is longer than a session waits between tries, so none is made."""
 MAX_REPEATS: Final = 2
 """How often an attempt is made again after it died: one that kills it shall not do so for ever."""
 NOTICE_S: Final = 0.5
@@ -163,10 +165,10 @@ class LocalUpstream:
                 await self._serves.wait()
         except TimeoutError:
             raise errors.UpstreamUnavailable(
-                f"the local upstream died, and was not back within {AWAY_S:g} s"
+                f"the local upstream died, and was not back within {AWAY_S:g} s", retry_after_s=RETRY_AFTER_S
             ) from None
         if self._given_up:
-            raise errors.UpstreamUnavailable(self._given_up)
+            raise errors.UpstreamUnavailable(self._given_up, retry_after_s=RETRY_AFTER_S)
 
     async def _has_died_since(self, lives: int) -> bool:
         """Return whether it is another process than that of number `lives`, or none. Its connections may know first."""

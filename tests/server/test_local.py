@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from wavegate_server import errors
 from wavegate_server.local import AWAY_S, LocalUpstream
+from wavegate_server.session.retry import RetryBudget
 
 from tests.support.virtual_time import virtual_time
 
@@ -21,9 +22,10 @@ async def never() -> None:
 
 @virtual_time
 async def test_one_that_does_not_come_back_is_waited_for_no_longer_than_promised() -> None:
-    with pytest.raises(errors.UpstreamUnavailable, match="not back within 15 s"):
+    with pytest.raises(errors.UpstreamUnavailable, match="not back within 15 s") as caught:
         await LocalUpstream("deterministic").reach(never)
     assert now() == AWAY_S
+    assert RetryBudget().next_delay_s(caught.value) is None, "no session waits as long once more"
 
 
 @virtual_time

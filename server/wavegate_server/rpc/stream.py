@@ -111,7 +111,7 @@ class _Stream:
         except asyncio.CancelledError:
             if (cut := take_cut()) is None:
                 raise
-            await self._say_refused(cut)
+            await self._write_refusal(cut)
             return cut
         call = current_call()
         call.span.set({names.SESSION_ID: session.session_id})
@@ -317,7 +317,7 @@ class _Stream:
 
     async def _refuse(self, error: WavegateError) -> None:
         """End a call that never became a session: the same last words, then input is read to its end."""
-        await self._say_refused(error)
+        await self._write_refusal(error)
         try:
             async with asyncio.timeout(DRAIN_S):
                 while await self._drop():
@@ -328,7 +328,7 @@ class _Stream:
             if take_cut() is None:
                 raise
 
-    async def _say_refused(self, error: WavegateError) -> None:
+    async def _write_refusal(self, error: WavegateError) -> None:
         usage = Usage(0, 0, 0.0, 0, 0, 0.0, None)
         match error:
             case errors.StartTimeout():
