@@ -157,10 +157,11 @@ class FakeTransport:
         self._incoming.append(TransportClosed(code, reason))
         self._notify()
 
-    def drop(self, code: int | None = None, reason: str = "") -> None:
-        """Cut the connection now: nothing unread arrives, nothing more can be sent."""
+    def drop(self, code: int | None = None, reason: str = "", *, stalled: bool = False) -> None:
+        """Cut the connection now: nothing unread arrives, nothing more can be sent. `stalled`: as this end does
+        where a ping was not answered."""
         self._incoming.clear()
-        self._gone = TransportClosed(code, reason)
+        self._gone = TransportClosed(code, reason, stalled=stalled)
         self._notify()
 
     def stop_reading(self) -> None:

@@ -963,8 +963,10 @@ class SynthesisSession(Session):
             self.log.at_ns = time.time_ns()
             now = self._now()
             link.close_code = exc.code if exc.code is not None else 1006
-            self._take_events(link, protocol.closed(exc.code, exc.reason, now), now)
-            self._lose(link, link.reason(None), None)
+            stall = errors.UpstreamStalled(exc.reason) if exc.stalled else None
+            ends = protocol.closed(exc.code, exc.reason, now) if stall is None else protocol.failed(stall)
+            self._take_events(link, ends, now)
+            self._lose(link, link.reason(stall), stall)
         except Exception:
             logger.exception("session failed unexpectedly")
             self.fail(

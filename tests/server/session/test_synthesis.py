@@ -2518,6 +2518,26 @@ async def test_a_send_that_blocks_is_a_stall() -> None:
         assert isinstance(lost.cause, errors.UpstreamStalled)
 
 
+@pytest.mark.parametrize("speaks", [True, False])
+@virtual_time
+async def test_a_ping_without_an_answer_is_a_stall(speaks: bool) -> None:
+    dialer = voices(delay_s=2.0)
+    async with Caller(dialer) as caller:
+        await caller.until(SessionStarted)
+        if speaks:
+            caller.say("Hello.", "u1", end=True)
+            await caller.until(UtteranceStarted)
+        dialer.last.drop(reason="the upstream answered no ping for 5 s", stalled=True)
+        lost = await caller.until(ConnectionChanged, 2)
+        assert (lost.reason, lost.close_code) == (ConnectionReason.NETWORK_ERROR, 1006)
+        assert isinstance(lost.cause, errors.UpstreamStalled)
+        assert "no ping" in lost.cause.message
+        if not speaks:
+            caller.say("Hello.", "u1", end=True)
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello."
+
+
 @virtual_time
 async def test_a_slow_caller_stops_the_reading_and_is_no_stall() -> None:
     async with Caller(voices(), max_waiting_audio_s=0.5) as caller:

@@ -1718,6 +1718,20 @@ async def test_an_upstream_that_takes_nothing_is_replaced() -> None:
 
 
 @virtual_time
+async def test_a_ping_without_an_answer_is_a_stall() -> None:
+    dialer = FakeDialer()
+    caller, upstream = await opened(dialer)
+    await heard(caller, upstream)
+    upstream.drop(reason="the upstream answered no ping for 5 s", stalled=True)
+    second = await dialer.connection(1)
+    await second.expect(lambda m: isinstance(m, bytes))
+    lost = caller.all(ConnectionChanged)[1]
+    assert isinstance(lost.cause, errors.UpstreamStalled)
+    assert "no ping" in lost.cause.message
+    await caller.vanish()
+
+
+@virtual_time
 async def test_finals_that_came_before_the_drop_count() -> None:
     """What the upstream said just before it went is heard, and not asked for again."""
     dialer = FakeDialer()
