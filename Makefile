@@ -153,7 +153,7 @@ build: setup ## Build the wheels into dist/: wavegate, and wavegate-client with 
 
 .PHONY: clean
 clean: ## Remove everything that these verbs made in this folder (Jaeger and Prometheus stay in ~/.cache/wavegate)
-	rm -rf $(VENV) $(TOOLS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(TOOLS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A new environment each time its lock changes, so that nothing lingers that is no longer asked for. The
