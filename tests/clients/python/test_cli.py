@@ -674,6 +674,8 @@ class TestListen:
             "  convert it first: ffmpeg -i 'my talk.m4a' 'my talk.wav' && wavegate listen 'my talk.wav'",
         ]
         assert "... | ffmpeg -i - -f wav - | wavegate listen -" in run("listen", "-", stdin=video).stderr
+        (nowhere / "vm.gsm").write_bytes(bytes(range(200, 256)) * 9)
+        assert "convert it first: ffmpeg -i vm.gsm vm.wav" in run("listen", "vm.gsm").stderr
 
     @pytest.mark.parametrize("name", ["a.wav", "a.raw", "a.pcm", "a.ulaw", "a.alaw"])
     @pytest.mark.parametrize("encoding", [None, "linear16", "mulaw", "alaw"])

@@ -136,6 +136,7 @@ KINDS: dict[str, Callable[[], tuple[bytes, int]]] = {
     "ogg opus": lambda: kind("OGG", "OPUS"),
     "ogg flac": lambda: (flac_in_ogg(np.append(sweep(16000), np.zeros(1152)), 16000), 16000),
     "nist sphere": lambda: kind("NIST", "PCM_16"),
+    "8svx": lambda: kind("SVX", "PCM_16"),
     "voc": lambda: kind("VOC", "PCM_16"),
     **{
         f"mp3 at {rate_hz} Hz": lambda rate_hz=rate_hz: (mp3(sweep(rate_hz), rate_hz), rate_hz)  # type: ignore[misc]
@@ -225,7 +226,7 @@ class TestKinds:
         assert np.max(np.abs(pipe - file)) <= (300 if name in ("ogg opus", "wav of GSM") else 0)
 
 
-NEED_ALL = ("caf of ALAC", "voc", "nist sphere", "aiff-c of IMA ADPCM", "au of G.721")
+NEED_ALL = ("caf of ALAC", "voc", "nist sphere", "8svx", "aiff-c of IMA ADPCM", "au of G.721")
 """Decoded by libsndfile, which looks at their lengths, and at nothing behind them."""
 
 
@@ -700,6 +701,34 @@ class TestRaw:
                 Pipe(content, 996), audio_format, raw=RawFormat.of(audio_format), raw_unless_known=True
             ) as source:
                 assert b"".join(source) == content
+
+    def test_what_looks_like_another_kind_is_told(self) -> None:
+        one, other = sweep(24000), sweep(24000, from_hz=1700, to_hz=3000)
+        stereo = "looks like two channels: if the words make no sense, try --raw s16le,24000,2"
+        for content, warning in [
+            (
+                written(one, 24000, "RAW", "FLOAT"),
+                "looks like floats: if the words make no sense, try --raw f32le,24000",
+            ),
+            (written(np.column_stack([one, one]), 24000, "RAW", "PCM_16"), stereo),
+            (written(np.column_stack([one, 0 * one]), 24000, "RAW", "PCM_16"), stereo),
+            (written(np.column_stack([one, -other]), 24000, "RAW", "PCM_16"), stereo),
+        ]:
+            for rate_hz in (16000, 24000):
+                _, warnings = heard(content, rate_hz, name="it", raw=RawFormat("s16le", 24000))
+                assert warnings == [f"it {warning}"]
+            with open_audio(
+                content,
+                AudioFormat("LINEAR16", 24000),
+                name="it",
+                raw=RawFormat("s16le", 24000),
+                raw_unless_known=True,
+            ) as source:
+                assert b"".join(source) == content
+                assert source.warnings == [f"it {warning}"]
+        noise = np.random.default_rng(7).normal(0, 0.1, 48000)
+        for samples in (one, other, noise, np.zeros(48000), np.cumsum(noise) / 100):
+            assert heard(written(samples, 24000, "RAW", "PCM_16"), raw=RawFormat("s16le", 24000))[1] == []
 
 
 class TestSentences:

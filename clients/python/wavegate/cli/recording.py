@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 _SUGGESTED = {
     **dict.fromkeys((".ulaw", ".ul", ".mulaw"), "mulaw,8000"),
     **dict.fromkeys((".alaw", ".al"), "alaw,8000"),
+    **dict.fromkeys((".sln", ".sln8"), "s16le,8000"),
 }
 """What a name may hint at, once the content has said nothing. Only for a suggestion."""
+
+
+_COMPRESSED = (".gsm", ".g722", ".g729", ".vox", ".ima", ".adpcm")
+"""Names of recordings without a header whose samples are compressed."""
 
 
 class Recording:
@@ -98,13 +103,14 @@ class Recording:
         path = Path(self._file)
         name = "-" if self._file == "-" else shlex.quote(self._file)
         lines = [str(error)]
-        if error.cure == "raw":
+        cure = "convert" if error.cure == "raw" and path.suffix.lower() in _COMPRESSED else error.cure
+        if cure == "raw":
             raw = _SUGGESTED.get(path.suffix.lower(), "s16le,16000")
             lines.append(f"known by their content are {TAKEN}")
             lines.append(f"raw samples have to be described, as in: wavegate listen {name} --raw {raw}")
-        elif error.cure == "convert" and self._file != "-" and path.is_file():
+        elif cure == "convert" and self._file != "-" and path.is_file():
             converted = shlex.quote(f"{path.stem}.wav")
             lines.append(f"convert it first: ffmpeg -i {name} {converted} && wavegate listen {converted}")
-        elif error.cure == "convert":
+        elif cure == "convert":
             lines.append("convert it first: ... | ffmpeg -i - -f wav - | wavegate listen -")
         return Failure("\n  ".join(lines), 2)

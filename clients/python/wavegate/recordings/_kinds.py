@@ -22,8 +22,9 @@ _HEAD_BYTES = 512
 
 _GENERAL = (
     b"NIST_1A", b"Creative Voice File\x1a", b"PVF1", b"\x64\xa3", b"\xa3\x64", b"2BIT", b"ALawSoundFile",
+    b" paf", b"fap ", b"Extended Instrument: ",
 )  # fmt: skip
-"""Rarer kinds that libsndfile knows: NIST SPHERE, VOC, PVF, IRCAM, AVR, WVE. Decoded once they are there whole."""
+"""Rarer kinds that libsndfile knows: NIST SPHERE, VOC, PVF, IRCAM, AVR, WVE, PAF, XI. It needs all of them at once."""
 
 _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyp", "an MP4 file (M4A, AAC)"),
@@ -98,6 +99,8 @@ def next_link(source: Input, notes: Notes, *, is_first: bool, raw_expected: bool
     if not is_first:
         return None
     head = source.peek(_HEAD_BYTES)
+    if head[:4] == b"FORM" and head[8:12] in (b"8SVX", b"16SV"):
+        return _general(source)
     if head.startswith(_GENERAL) and (
         head[:1] not in b"\x64\xa3" or head[2:4] in (b"\1\0", b"\2\0", b"\0\1")
     ):

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from wavegate.audio import RawEncoding, RawFormat
 from wavegate.recordings import _mpeg
 from wavegate.recordings._input import Input
@@ -20,11 +22,14 @@ __all__ = [
     "open_raw",
     "open_w64",
     "open_wave",
-    "whole_frames",
+    "untouched",
 ]
 
 _BLOCK_S = 0.5
 """Playing time that is decoded at a time, at most."""
+
+_AUDIBLE = 100
+"""Of 32768: quieter samples are not looked at."""
 
 _LONGEST_CLAIM_BYTES = 0x7FFF0000
 """A 32-bit length from here on says that the program which wrote the header did not know it.
@@ -39,21 +44,46 @@ class Elsewhere(Exception):
     """The container is known, and holds samples in an encoding that only a general decoder reads."""
 
 
-def open_raw(source: Input, raw: RawFormat) -> Link:
+def open_raw(source: Input, raw: RawFormat, notes: Notes) -> Link:
     """Samples without any header."""
-    blocks = _frames(source, None, raw, Notes())
-    return Link(raw.sample_rate_hz, raw.channels, blocks)
+    contents = untouched(source, raw, notes)
+    return Link(
+        raw.sample_rate_hz,
+        raw.channels,
+        (decoded(content, raw.encoding, raw.channels) for content in contents),
+    )
 
 
-def whole_frames(source: Input, frame_bytes: int) -> Iterator[bytes]:
-    """Raw samples as they are, cut between frames."""
-    rest = b""
-    while content := source.read_some():
-        content = rest + content
-        whole = len(content) - len(content) % frame_bytes
-        rest = content[whole:]
-        if whole:
-            yield content[:whole]
+def untouched(source: Input, raw: RawFormat, notes: Notes) -> Iterator[bytes]:
+    """Samples without any header as they are, cut between frames. Notes it if they look like another kind."""
+    checked = 0
+    for content in _contents(source, None, raw, notes):
+        if checked < _CHECKED_BYTES and not notes.sentences:
+            checked += len(content)
+            if doubt := _doubt(content, raw):
+                notes.add(doubt)
+        yield content
+
+
+_CHECKED_BYTES = 1 << 20
+_CHECKED_SAMPLES = 2000
+
+
+def _doubt(content: bytes, raw: RawFormat) -> str:
+    """What 16-bit samples of one channel are more likely to be: a sentence, or nothing."""
+    if raw.encoding != "s16le" or raw.channels != 1 or len(content) < 4 * _CHECKED_SAMPLES:
+        return ""
+    floats = np.abs(np.frombuffer(content[: len(content) // 4 * 4], "<f4"))
+    sounding = floats[floats != 0]
+    # Half of what any sound's samples give as a float is no number, or a huge one.
+    if len(sounding) > len(floats) / 2 and np.mean((sounding > 1e-9) & (sounding <= 2)) > 0.99:
+        return f"looks like floats: if the words make no sense, try --raw f32le,{raw.sample_rate_hz}"
+    samples = np.frombuffer(content, "<i2").astype(np.float32)
+    steps, strides = (float(np.mean((samples[n:] - samples[:-n]) ** 2)) for n in (1, 2))
+    # Of one channel, neighbours are more alike than others, except for sounds near the highest that there can be.
+    if np.std(samples) > _AUDIBLE and (strides < steps / 4 or np.array_equal(samples[::2], samples[1::2])):
+        return f"looks like two channels: if the words make no sense, try --raw s16le,{raw.sample_rate_hz},2"
+    return ""
 
 
 def _raw_format(encoding: RawEncoding, rate_hz: int, channels: int) -> RawFormat:
@@ -62,7 +92,13 @@ def _raw_format(encoding: RawEncoding, rate_hz: int, channels: int) -> RawFormat
 
 
 def _frames(source: Input, length: int | None, raw: RawFormat, notes: Notes) -> Iterator[Samples]:
-    """Whole frames as they come: of `length` bytes, or to the end where that is unknown (None)."""
+    """The samples in `length` bytes, or up to the end where that is unknown (None)."""
+    for content in _contents(source, length, raw, notes):
+        yield decoded(content, raw.encoding, raw.channels)
+
+
+def _contents(source: Input, length: int | None, raw: RawFormat, notes: Notes) -> Iterator[bytes]:
+    """Whole frames as they come: of `length` bytes, or up to the end where that is unknown (None)."""
     limit = max(1, int(raw.sample_rate_hz * _BLOCK_S)) * raw.frame_bytes
     rest = b""
     left = length
@@ -70,18 +106,17 @@ def _frames(source: Input, length: int | None, raw: RawFormat, notes: Notes) -> 
         content = source.read_some(limit if left is None else min(limit, left))
         if not content:
             if left and length:
-                frames = (length - left) // raw.frame_bytes
-                notes.add(
-                    f"is cut off: its header tells of {span(length // raw.frame_bytes, raw.sample_rate_hz)}"
-                    f" of audio, {span(frames, raw.sample_rate_hz)} are there"
+                claimed, there = (
+                    span(n // raw.frame_bytes, raw.sample_rate_hz) for n in (length, length - left)
                 )
+                notes.add(f"is cut off: its header tells of {claimed} of audio, {there} are there")
             return
         left = None if left is None else left - len(content)
         content = rest + content
         whole = len(content) - len(content) % raw.frame_bytes
         rest = content[whole:]
         if whole:
-            yield decoded(content[:whole], raw.encoding, raw.channels)
+            yield content[:whole]
 
 
 # --- WAV and its kin --------------------------------------------------------------------------------------------

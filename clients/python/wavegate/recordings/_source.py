@@ -143,15 +143,15 @@ def _open(
     if source.ended:
         raise NotAudioError("is empty")
     if raw is not None and not raw_unless_known:
-        link = _pcm.open_raw(source, raw)
+        link = _pcm.open_raw(source, raw, notes)
     else:
         _kinds.skip_tags(source)
         known = _kinds.next_link(source, notes, is_first=True, raw_expected=raw is not None)
         if known is None:
             assert raw is not None, "otherwise it is a recording, or an error"
-            if raw == RawFormat.of(AudioFormat(audio_format.encoding, rate_hz)):
-                return _pcm.whole_frames(source, raw.frame_bytes), notes  # nothing has to be done
-            link = _pcm.open_raw(source, raw)
+            if raw == RawFormat.of(AudioFormat(audio_format.encoding, rate_hz)) and channel in (None, 1):
+                return _pcm.untouched(source, raw, notes), notes
+            link = _pcm.open_raw(source, raw, notes)
         else:
             link = known
     return _converted(_links(link, source, notes), rate_hz, audio_format.encoding, channel), notes
