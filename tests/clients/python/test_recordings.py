@@ -704,11 +704,11 @@ class TestRaw:
 
     def test_what_looks_like_another_kind_is_told(self) -> None:
         one, other = sweep(24000), sweep(24000, from_hz=1700, to_hz=3000)
-        stereo = "looks like two channels: if the words make no sense, try --raw s16le,24000,2"
+        stereo = "looks like s16le,24000,2: describe it so (--raw) if the words make no sense"
         for content, warning in [
             (
                 written(one, 24000, "RAW", "FLOAT"),
-                "looks like floats: if the words make no sense, try --raw f32le,24000",
+                "looks like f32le,24000: describe it so (--raw) if the words make no sense",
             ),
             (written(np.column_stack([one, one]), 24000, "RAW", "PCM_16"), stereo),
             (written(np.column_stack([one, 0 * one]), 24000, "RAW", "PCM_16"), stereo),

@@ -77,12 +77,12 @@ def _doubt(content: bytes, raw: RawFormat) -> str:
     sounding = floats[floats != 0]
     # Half of what any sound's samples give as a float is no number, or a huge one.
     if len(sounding) > len(floats) / 2 and np.mean((sounding > 1e-9) & (sounding <= 2)) > 0.99:
-        return f"looks like floats: if the words make no sense, try --raw f32le,{raw.sample_rate_hz}"
+        return f"looks like f32le,{raw.sample_rate_hz}: describe it so (--raw) if the words make no sense"
     samples = np.frombuffer(content, "<i2").astype(np.float32)
     steps, strides = (float(np.mean((samples[n:] - samples[:-n]) ** 2)) for n in (1, 2))
     # Of one channel, neighbours are more alike than others, except for sounds near the highest that there can be.
     if np.std(samples) > _AUDIBLE and (strides < steps / 4 or np.array_equal(samples[::2], samples[1::2])):
-        return f"looks like two channels: if the words make no sense, try --raw s16le,{raw.sample_rate_hz},2"
+        return f"looks like s16le,{raw.sample_rate_hz},2: describe it so (--raw) if the words make no sense"
     return ""
 
 
