@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import wave
 from collections.abc import Callable
 from typing import Protocol
@@ -165,12 +166,20 @@ def decoder(encoding: str, sample_rate_hz: int) -> Decoder:
 def read_recording(data: bytes) -> tuple[bytes, int]:
     """An audio file (WAV, FLAC, OGG, MP3, …) as mono PCM, and its rate in Hz. Raises ValueError."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(io.BytesIO(_with_length(data))) as file:
             samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
             rate_hz = int(file.samplerate)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError("not a recording in a known format") from error
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes(), rate_hz
+
+
+def _with_length(data: bytes) -> bytes:
+    """The same, where a WAV file was never finished and says that it holds nothing."""
+    at = data.find(b"data", 12, 4096) + 4
+    if data[:4] == b"RIFF" and at > 4 and data[at : at + 4] == bytes(4):
+        return data[:at] + struct.pack("<I", min(len(data) - at - 4, 0xFFFFFFFF)) + data[at + 4 :]
+    return data
 
 
 def resample(pcm: bytes, from_hz: int, to_hz: int) -> bytes:

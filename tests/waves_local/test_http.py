@@ -189,6 +189,12 @@ async def test_a_file_says_its_own_form(
     assert answer["words"][1]["start"] == pytest.approx(4 * 0.06 + 0.12, abs=0.001)
 
 
+async def test_a_wav_file_that_was_never_finished_is_read_to_its_end() -> None:
+    audio = _file(speak(["to", "the", "end."], 8000), 8000, "WAV")
+    at = audio.index(b"data") + 4
+    assert (await recognize(audio[:at] + bytes(4) + audio[at + 4 :]))["transcription"] == "to the end."
+
+
 async def test_bare_samples_need_to_be_described() -> None:
     audio = codecs.mulaw_encode(speak(["bare"], 8000))
     assert (await recognize(audio, encoding="mulaw", sample_rate=8000))["transcription"] == "bare"
