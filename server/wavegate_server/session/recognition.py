@@ -35,7 +35,7 @@ class Recording:
         content, audio_format = self.content, self.audio_format
         raw = audio_format is not None and audio_format.encoding in prerecorded.RAW_ENCODINGS
         # A file in the place of raw audio is what it says it is, not noise with a header.
-        if raw and audio_format is not None and not prerecorded.is_wav(content):
+        if raw and audio_format is not None and not prerecorded.has_container(content):
             content = prerecorded.wav(content, audio_format)
         return content, "application/octet-stream"
 

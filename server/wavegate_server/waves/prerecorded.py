@@ -121,7 +121,7 @@ def wav(audio: bytes, audio_format: AudioFormat) -> bytes:
 
 def is_wav(content: bytes) -> bool:
     """Whether it is a WAV file."""
-    return content[:4] in (b"RIFF", b"RF64") and content[8:12] == b"WAVE"
+    return content[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and content[8:12] == b"WAVE"
 
 
 def playing_s(content: bytes) -> float:
@@ -130,25 +130,41 @@ def playing_s(content: bytes) -> float:
     bytes_per_s = COMPRESSED_BYTES_PER_S
     fmt = content.find(b"fmt ", 12, _HEADER_BYTES) if is_wav(content) else -1
     if fmt > 0 and len(content) >= fmt + 20:
-        bytes_per_s = struct.unpack_from("<I", content, fmt + 16)[0] or COMPRESSED_BYTES_PER_S
+        order = ">I" if content[:4] == b"RIFX" else "<I"
+        bytes_per_s = struct.unpack_from(order, content, fmt + 16)[0] or COMPRESSED_BYTES_PER_S
     return len(content) / bytes_per_s
 
 
 _HEADER_BYTES = 4096
 """A WAV file's format stands within this much of its beginning; only tags come before it."""
-_BEGINNINGS = (b"fLaC", b"OggS", b"ID3", b"caff", b"\x1aE\xdf\xa3", b"#!AMR")
-"""FLAC, Ogg, MP3 with a tag, Core Audio, WebM and Matroska, AMR."""
+_BEGINNINGS = (
+    b"fLaC", b"OggS", b"ID3", b"caff", b"\x1aE\xdf\xa3", b"#!AMR", b".snd", b"NIST_1A",
+    b"riff\x2e\x91\xcf\x11", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+)  # fmt: skip
+"""FLAC, Ogg, MP3 with a tag, Core Audio, WebM and Matroska, AMR, AU, NIST SPHERE, Wave64, Windows Media."""
 
 
 def is_file(content: bytes) -> bool:
     """Whether it says itself how it is encoded. Raw audio does not."""
+    return has_container(content) or _is_mpeg(content) or _is_adts(content)
+
+
+def has_container(content: bytes) -> bool:
+    """Whether it begins as raw audio never does, not even by chance."""
     return (
         is_wav(content)
         or content.startswith(_BEGINNINGS)
         or content[4:8] == b"ftyp"  # MP4 and its kin
         or (content[:4] == b"FORM" and content[8:12] in (b"AIFF", b"AIFC"))
-        or _is_mpeg(content)
     )
+
+
+def _is_adts(content: bytes) -> bool:
+    """Whether two frames of an AAC stream follow each other."""
+    if len(content) < 7 or content[0] != 0xFF or content[1] & 0xF6 != 0xF0:
+        return False
+    length = (content[3] & 3) << 11 | content[4] << 3 | content[5] >> 5
+    return length > 7 and content[length : length + 2] in (b"", content[:2])
 
 
 def _is_mpeg(content: bytes) -> bool:

@@ -257,7 +257,7 @@ def _content_violations(content: bytes, audio_format: AudioFormat | None) -> lis
             Violation("audio_format", "is required: the content is no audio file that says how it is encoded")
         ]
     width = audio_format.encoding.bytes_per_sample
-    if width and len(content) % width and not prerecorded.is_wav(content):
+    if width and len(content) % width and not prerecorded.has_container(content):
         return [Violation("content", f"ends within a sample: {len(content)} bytes, {width} a sample")]
     return []
 

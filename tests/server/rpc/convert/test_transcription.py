@@ -353,6 +353,20 @@ def test_a_file_is_sent_as_it_is() -> None:
     assert wanted.recording.body() == (WAV, "application/octet-stream")
 
 
+@pytest.mark.parametrize(
+    "content", [WAV, b"fLaC" + bytes(33), b"OggS" + bytes(33), b"\0\0\0\x20ftypM4A" + bytes(22)]
+)
+def test_nor_is_one_described_as_raw_given_a_header(content: bytes) -> None:
+    wanted = convert.recognition(
+        v1.RecognizeRequest(
+            content=content,
+            audio_format=v1.AudioFormat(encoding=v1.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=8000),
+        ),
+        DEFAULTS,
+    )
+    assert wanted.recording.body() == (content, "application/octet-stream")
+
+
 def test_raw_audio_gets_a_header() -> None:
     request = v1.RecognizeRequest(
         content=bytes(100),
