@@ -11,7 +11,7 @@ import pytest
 from benchmarks.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parent.parent
-KEEPER = re.compile(r"`([\w/.-]+\.py)::([\w-]+)`")
+KEEPER = re.compile(r"`([\w/.-]+\.py)::(?:\w+::)?([\w-]+)`")
 ROWS = [
     line
     for line in (ROOT / "docs" / "promises.md").read_text(encoding="utf-8").splitlines()
@@ -21,7 +21,9 @@ ROWS = [
 
 def names_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    members = [node for found in (tree, *classes) for node in found.body]
+    return {node.name for node in members if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip()[:60])
