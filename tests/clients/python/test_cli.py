@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ from wavegate.cli.inputs import Utterances, from_thread, read_text
 from wavegate.cli.output import Output
 from wavegate.cli.plain_text import PlainText, sign_of_markdown
 from wavegate.cli.playback import SpeakerSink, choose_sink, encoding_for, speakers_missing
+from wavegate.cli.signals import SAME_S, Interruption
 from wavegate.errors import WavegateError
 from wavegate.events import SessionLimits, SessionMoved, SessionResumed, SessionStarted
 from wavegate.recordings import open_audio
@@ -934,6 +936,93 @@ def test_a_name_without_an_encoding_leaves_the_choice() -> None:
     assert encoding_for(None, None) is None
 
 
+class TestInterruption:
+    """Signals as a person and as programs send them, at given times."""
+
+    class Clock:
+        now_s = 100.0
+
+        def __call__(self) -> float:
+            return self.now_s
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return self.Clock()
+
+    @pytest.fixture
+    async def interruption(self, clock: Clock) -> Interruption:
+        return Interruption(Output(as_json=False), clock)
+
+    async def test_signals_that_follow_each_other_at_once_are_one(
+        self, interruption: Interruption, clock: Clock
+    ) -> None:
+        """`timeout` sends two, and a second one would cut."""
+        interruption.watch()
+        interruption.input_may_end()
+        for _ in range(3):
+            interruption.on_signal(signal.SIGTERM)
+            clock.now_s += SAME_S / 4
+        await interruption.until_told(asyncio.Event().wait())  # type: ignore[arg-type]
+        assert interruption.signum == signal.SIGTERM
+        clock.now_s += SAME_S
+        interruption.on_signal(signal.SIGINT)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        assert interruption.signum == signal.SIGTERM, "the first one counts"
+
+    async def test_without_an_input_the_first_one_cuts(self, interruption: Interruption) -> None:
+        interruption.watch()
+        interruption.on_signal(signal.SIGINT)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    async def test_what_fails_while_the_input_is_taken_is_raised(self, interruption: Interruption) -> None:
+        async def fail() -> None:
+            raise LookupError("gone")
+
+        with pytest.raises(LookupError, match="gone"):
+            await interruption.until_told(fail())
+
+        async def items() -> AsyncIterator[int]:
+            yield 1
+            raise LookupError("gone")
+
+        cut = interruption.cut(items())
+        assert await anext(cut) == 1
+        with pytest.raises(LookupError, match="gone"):
+            await anext(cut)
+
+    async def test_an_input_that_never_ends_is_cut(self, interruption: Interruption) -> None:
+        interruption.watch()
+        interruption.input_may_end()
+        closed = []
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                for number in itertools.count():
+                    if number == 3:
+                        await asyncio.Event().wait()
+                    yield number
+            finally:
+                closed.append(True)
+
+        found = []
+        async for item in interruption.cut(items()):
+            found.append(item)
+            if item == 2:
+                interruption.on_signal(signal.SIGTERM)
+        assert (found, closed) == ([0, 1, 2], [True])
+
+    async def test_who_leaves_early_waits_for_nothing(self, interruption: Interruption) -> None:
+        async def items() -> AsyncIterator[int]:
+            for number in itertools.count():
+                yield number
+
+        async with contextlib.aclosing(interruption.cut(items())) as cut:
+            assert await anext(cut) == 0
+            assert await anext(cut) == 1
+
+
 class TestProcesses:
     """What only a real process shows: streaming, signals, pipes that close."""
 
@@ -1010,27 +1099,6 @@ class TestProcesses:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
 
-    @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("options", [[], ["--paced"]])
-    def test_the_first_signal_ends_the_input_of_listen_and_prints_what_comes(
-        self, gateway: FakeGateway, signum: signal.Signals, options: list[str]
-    ) -> None:
-        """As `arecord … | wavegate listen -` needs it: Ctrl-C reaches both."""
-        process = self.start("listen", "-", "--rate", "16000", *options)
-        assert process.stdin is not None
-        process.stdin.write(bytes(3200))
-        process.stdin.flush()
-        self.wait_for(lambda: gateway.inputs("audio"))
-        process.send_signal(signum)
-        process.stdin.write(bytes(640))  # what was on its way
-        process.stdin.flush()
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 128 + signum
-        assert out == b"heard 0 to 3840\n"
-        assert b"The input ends here" in err
-        assert b"first words after" in err
-        assert b"Traceback" not in err
-
     def test_a_signal_after_the_end_of_the_input_cuts_nothing_either(self, gateway: FakeGateway) -> None:
         gateway.hold.clear()
         process = self.start("listen", "-", "--rate", "16000")
@@ -1068,6 +1136,7 @@ class TestProcesses:
         process.send_signal(signal.SIGTERM)
         assert b"The input ends here" in process.stderr.readline()
         self.wait_for((nowhere / "a.pcm").exists)
+        time.sleep(SAME_S)  # sooner it would be taken for the first one
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 143, err
@@ -1158,3 +1227,25 @@ class TestProcesses:
         assert process.returncode == 0, err
         assert all(json.loads(line)["event"] for line in out.splitlines())
         assert err == b""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("options", [[], ["--paced"]])
+def test_the_first_signal_ends_the_input_of_listen_and_prints_what_comes(
+    gateway: FakeGateway, signum: signal.Signals, options: list[str]
+) -> None:
+    """As `arecord … | wavegate listen -` needs it: Ctrl-C reaches both."""
+    process = TestProcesses.start("listen", "-", "--rate", "16000", *options)
+    assert process.stdin is not None
+    process.stdin.write(bytes(3200))
+    process.stdin.flush()
+    TestProcesses.wait_for(lambda: gateway.inputs("audio"))
+    process.send_signal(signum)
+    process.stdin.write(bytes(640))  # what was on its way
+    process.stdin.flush()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert out == b"heard 0 to 3840\n"
+    assert b"The input ends here" in err
+    assert b"first words after" in err
+    assert b"Traceback" not in err

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from wavegate.cli.output import Output
@@ -16,6 +18,10 @@ ItemT = TypeVar("ItemT")
 LAST_INPUT_S: Final = 0.5
 """How long a live input may go on after the signal. A program before us in a pipe got the signal too, and what it
 still has is on its way then: the last word of a recording."""
+
+SAME_S: Final = 0.3
+"""Signals that follow each other faster are one. `timeout` sends two, and so does a wrapper that hands on a Ctrl-C
+which the terminal has sent to the whole group."""
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,8 +33,10 @@ class Interruption:
     and what comes of it is still waited for; the second cancels; a third ends the process wherever it is.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._output = output
+        self._clock = clock
+        self._last_s = -math.inf
         self._task: asyncio.Task[Any] | None = None
         self._input_may_end = False
         self._told = asyncio.Event()
@@ -52,6 +60,10 @@ class Interruption:
 
     def on_signal(self, signum: signal.Signals) -> None:
         """A signal came."""
+        now_s = self._clock()
+        if now_s - self._last_s < SAME_S:
+            return
+        self._last_s = now_s
         self._count += 1
         self.signum = self.signum or signal.Signals(signum)
         if self._input_may_end and self._count == 1:
