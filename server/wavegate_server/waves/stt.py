@@ -191,6 +191,8 @@ class SttProtocol:
     _heard_by: float = 0.0
     """When the audio before the question may be expected to have been heard."""
     _sound_s: float = 0.0
+    _last_answers: set[tuple[object, ...]] = field(default_factory=set)
+    """What came since `close_stream`."""
 
     # -- out ------------------------------------------------------------------------------------------------
 
@@ -294,10 +296,15 @@ class SttProtocol:
             self._owed_since = now
             self._heard_by = now + behind_s
 
-    def _answered(self, now: float) -> None:
-        """The upstream talks; after `close_stream` it owes until it has closed."""
-        self._owed_since = now if self.close_sent else None
+    def _answered(self, now: float, *answer: object) -> None:
+        """Note an answer. After `close_stream` the upstream owes until it has closed, and says the same again in vain:
+        one that repeats itself for ever would never be given up otherwise."""
         self._sound_s = 0.0
+        if not self.close_sent:
+            self._owed_since = None
+        elif answer not in self._last_answers:
+            self._last_answers.add(answer)
+            self._owed_since = now
 
     def _transcript(self, frame: Mapping[str, Any], now: float) -> list[SttEvent]:
         text = frame.get("transcript")
@@ -306,16 +313,18 @@ class SttProtocol:
             text = other if isinstance(other, str) else text
         if not isinstance(text, str):
             return self._garbage("a transcription without a text")
-        self._answered(now)
         is_last = frame.get("is_last") is True
+        is_final = frame.get("is_final") is True or is_last
+        words = words_of(frame.get("words"))
+        self._answered(now, text, is_final, words[-1].end_s if words else None)
         return [
             TranscriptReceived(
                 text=text,
-                is_final=frame.get("is_final") is True or is_last,
+                is_final=is_final,
                 is_last=is_last,
                 from_finalize=frame.get("from_finalize") is True,
                 speech_final=frame.get("speech_final") is True,
-                words=words_of(frame.get("words")),
+                words=words,
                 sentences=sentences_of(frame.get("utterances")),
                 languages=_languages(frame),
                 redacted_entities=_strings(frame.get("redacted_entities")),
@@ -327,7 +336,7 @@ class SttProtocol:
         at = _number(frame.get("timestamp"))
         if at is None:
             return self._garbage("voice activity without a timestamp", hides_nothing=True)
-        self._answered(now)
+        self._answered(now, started, at)
         return [SpeechStarted(at) if started else SpeechEnded(at)]
 
     def _error(self, frame: Mapping[str, Any]) -> list[SttEvent]:

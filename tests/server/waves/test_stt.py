@@ -425,6 +425,22 @@ def test_an_answer_on_the_way_to_the_question_shortens_no_time() -> None:
     assert stalls_at(core) == 33.0 + OWED_S
 
 
+def test_an_upstream_that_repeats_itself_after_close_stream_is_given_up() -> None:
+    core = protocol()
+    core.close_stream(1.0)
+    said = [
+        stt_transcript("a", words=[("a", 0.1, 0.2)]),
+        stt_transcript("", final=True),
+        stt_speech_started(0.1),
+    ]
+    for frame in said:
+        receive(core, frame, now=2.0)
+    for second in range(3, 12):
+        for frame in said:
+            receive(core, frame, now=float(second))
+    assert stalls_at(core) == 2.0 + OWED_S
+
+
 def test_close_stream_is_owed_answers_to_the_end() -> None:
     core = protocol()
     core.close_stream(1.0)
