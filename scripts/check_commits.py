@@ -15,9 +15,9 @@ from typing import Final
 
 MARKER: Final = "scripts/check_commits.py"
 LONGEST: Final = 72
-# One area or several (`docs, setup`), lower case; then a verb, lower case too, and no full stop.
+# One area or several (`docs, port files`), lower case; then a verb, lower case too, and no full stop.
 FORM: Final = re.compile(
-    r"[a-z0-9][a-z0-9._/-]*(?:, [a-z0-9][a-z0-9._/-]*)*: (?P<verb>[a-z][\w'-]*)(?:[ ,].*)?(?<![.\s])"
+    r"[a-z0-9](?:[a-z0-9._/-]|,? (?=[a-z0-9]))*: (?P<verb>[a-z][\w'-]*)(?:[ ,].*)?(?<![.\s])"
 )
 # `added`, `adding`. Verbs that only look like it: `need`, `feed`, `bring`.
 NO_IMPERATIVE: Final = re.compile(r".*[^e]ed|.*ing")
