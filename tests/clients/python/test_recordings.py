@@ -521,6 +521,23 @@ class TestStreams:
                 tracemalloc.stop()
         assert peak < 8_000_000
 
+    @pytest.mark.parametrize("name", ["flac", "ogg vorbis", "mp3 at 16000 Hz"])
+    def test_nor_does_memory_grow_with_what_cannot_be_decoded(self, name: str) -> None:
+        """Neither behind a recording nor in the place of its second half."""
+        content, _ = KINDS[name]()
+        noise = np.random.default_rng(7).bytes(30_000_000)
+        for part in (content, content[: len(content) // 2]):
+            stream = Pipe(part + noise, 65536)
+            tracemalloc.start()
+            try:
+                samples, warnings = heard(stream, name="it")
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert len(samples) > 10000
+            assert warnings
+            assert peak < 12_000_000
+
     def test_a_wav_stream_is_converted_before_it_ends(self) -> None:
         audio = encode(sweep(16000).astype(np.float32), "LINEAR16")
         stream = Pipe(wav_header(HEARD) + audio)
@@ -761,6 +778,7 @@ class TestSentences:
             (b"PK\x03\x04" + bytes(99), "it is a ZIP archive: unpack it first", None),
             (bytes(range(256)), "it is no recording of a known kind", "raw"),
             (bytes(5000), "it holds nothing but zeros", "raw"),
+            (b"\xff\xfb\x90\x44" + bytes(range(256)), "it is no recording of a known kind", "raw"),
             (b"OggS" + bytes(99), "it is an Ogg file that has lost its beginning", None),
             (
                 ogg_page(b"Speex   1.2", number=0, granule=0, flags=2),

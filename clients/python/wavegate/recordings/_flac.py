@@ -23,6 +23,7 @@ _RUN_FRAMES = 20
 """Frames that are decoded at a time, at most."""
 
 _LONGEST_HEADER_BYTES = 16
+_SEARCHED_BYTES = 64 * 1024
 _SHORTEST_FRAME_BYTES = 9
 _LARGEST_GAP_FRAMES = 10_000
 _MAGIC = b"fLaC"
@@ -122,7 +123,8 @@ def _runs(source: Input, decoder: Decoder, notes: Notes) -> Iterator[list[tuple[
             continue
         length = 0
         checked = found.length
-        while not length:
+        ended = False
+        while not length and not ended and source.waiting_bytes <= decoder.longest_bytes + _SEARCHED_BYTES:
             length = _end_of_frame(source, found, checked)
             if not length:
                 # What is complete goes out before more is waited for.
@@ -130,10 +132,12 @@ def _runs(source: Input, decoder: Decoder, notes: Notes) -> Iterator[list[tuple[
                     yield run
                     run = []
                 checked = max(found.length, source.waiting_bytes - _LONGEST_HEADER_BYTES)
-                if not source.grow():
-                    break
+                ended = not source.grow()
         if not length:
             length = _last_frame(source.peek(source.waiting_bytes), found, decoder)
+            if not length and not ended:  # longer than any frame: not one of this stream, or damaged
+                left_out += source.skip(found.length)
+                continue
             if not length:
                 source.skip(source.waiting_bytes)
                 if not decoder.total:
@@ -159,7 +163,7 @@ def _last_frame(content: bytes, header: FrameHeader, decoder: Decoder) -> int:
 
 def _skip_to_frame(source: Input) -> int:
     """Go past what is no frame; return how many bytes that was, 0 where no frame follows."""
-    content = source.peek(64 * 1024)
+    content = source.peek(_SEARCHED_BYTES)
     if content.startswith(_MAGIC):
         return 0
     for first in (b"\xff\xf8", b"\xff\xf9"):

@@ -97,7 +97,10 @@ def starts_with_frames(source: Input) -> bool:
     at = 0
     first = _header(source.peek(4))
     for number in range(_CONFIRMED_FRAMES):
-        content = source.peek(at + 10)[at:]  # no more than it takes: a slow stream is not waited for
+        there = source.peek(at + 10)  # no more than it takes: a slow stream is not waited for
+        if len(there) < at:
+            return number > 1  # the last one is cut off
+        content = there[at:]
         if number and (len(content) < 4 or tag_bytes(content)):
             return True
         found = _header(content)
