@@ -102,6 +102,8 @@ def offsets(caller: Caller) -> list[float | None]:
         {"vad_events": False},
         {"last_apart": True, "answers_finalize": False},
         {"endpoint_s": None, "max_words": 1000},
+        {"speed": 1.2, "answers_finalize": False},
+        {"speed": 0.5, "pongs": "never"},
     ],
     ids=str,
 )
@@ -539,6 +541,8 @@ class Conversation:
             answers_empty_finalize=rng.random() < 0.5,
             vad_events=rng.random() < 0.8,
             last_apart=rng.random() < 0.5,
+            speed=rng.choice([0.0, 0.0, 1.2, 3.0]),
+            pongs=rng.choice(["behind", "at_once"]),
         )
         self.answers_finalize = rng.random() < 0.7
         self.dialer = Choosy(peer=self.peer, handshake_s=rng.choice([0.0, 0.05, 0.7]))
