@@ -233,6 +233,9 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
     def _note(self, event: TranscriptionEvent) -> TranscriptionEvent | None:
         if isinstance(event, Transcript):
             return self._note_transcript(event)
+        if isinstance(event, SettingsAck) and event.state == "APPLIED" and event.mechanism == "RECONNECT":
+            # All before it is final with the old settings; a session elsewhere would hear it with the new ones.
+            self._cover(self._position_at(event.audio_offset_s or 0.0))
         if isinstance(event, SpeechStarted | SpeechEnded):
             begins = isinstance(event, SpeechStarted)
             repeated = begins == self._voice_on or event.audio_offset_s <= self._voice_at_s

@@ -777,6 +777,31 @@ class TestTranscriptionMoves:
         assert voices == [SpeechStarted, SpeechEnded] * (len(voices) // 2)
         await until(lambda: not len(old.gateway.registry))
 
+    async def test_audio_from_before_a_change_of_settings_is_not_sent_elsewhere_with_the_new_ones(
+        self, pair: tuple[RunningGateway, RunningGateway]
+    ) -> None:
+        """Nor what lies behind the last word of it, which no final covers."""
+        old, new = pair
+        first = waves_local.speak(["my", "card"], 16000, gap_s=0.1, tail_s=3.0)
+        second = waves_local.speak(["and", "more"], 16000, gap_s=0.1, tail_s=0.5)
+        async with (
+            Client(targets=[old.target, new.target]) as client,
+            client.transcribe(language_code="en", redact_pci=True, word_timings=True) as session,
+        ):
+            await session.send_audio(first)
+            ack = await session.update_settings(redact_pci=False, apply="IMMEDIATE")
+            assert ack.audio_offset_s == pytest.approx(len(first) / 32000)
+            drain(old, 20.0)
+            await until(lambda: session._moves == 1)
+            await session.send_audio(second)
+            await session.end()
+            events = [event async for event in session]
+        assert words_of(events) == ["my", "card", "and", "more"]
+        assert new.upstream is not None
+        (record,) = new.upstream.journal.of("stt")
+        assert record.query["redact_pci"] == "false"
+        assert record.audio_bytes == len(second)
+
     async def test_a_gateway_that_vanishes_while_it_drains_is_survived(
         self, pair: tuple[RunningGateway, RunningGateway], monkeypatch: pytest.MonkeyPatch
     ) -> None:
