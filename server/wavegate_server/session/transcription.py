@@ -409,7 +409,9 @@ class TranscriptionSession(Session):
         return not self._transcripts.complete and self._boundaries.is_reached(self._transcripts.covered)
 
     async def _open_patiently(self, settings: Settings) -> SttLink:
-        """Open another connection beside the one in use; trouble on the way is worth some tries."""
+        """Open another connection beside the one in use; trouble on the way is worth some tries, but not for long, since
+        the one in use is sent nothing meanwhile that lies behind the boundary."""
+        began = self._now()
         for attempt, delay in enumerate((*DELAYS_S, None), start=1):
             try:
                 link = await self._open(settings, attempt)
@@ -418,7 +420,7 @@ class TranscriptionSession(Session):
             except errors.UpstreamCapacity:
                 raise
             except WavegateError as exc:
-                if delay is None or not exc.retryable:
+                if delay is None or not exc.retryable or self._now() - began + delay >= APPLY_WITHIN_S:
                     raise
                 await asyncio.sleep(delay)
         raise AssertionError("the last try returns or raises")

@@ -255,6 +255,26 @@ async def test_a_refused_delta_leaves_the_old_connection_and_its_words() -> None
 
 
 @virtual_time
+async def test_a_connection_that_cannot_be_had_is_not_tried_for_long() -> None:
+    """Meanwhile nothing is heard of the audio behind the delta."""
+    dialer = odd()
+    caller = Caller(dialer, {"word_timings": True})
+    await caller.send(speech([1]), 320, paced_hz=RATE_HZ)
+    dialer.refuse(*[errors.UpstreamUnavailable("no answer")] * 9)
+    dialer.handshake_s = 5.0
+    began = asyncio.get_running_loop().time()
+    change(caller, 1)
+    await caller.send(speech(range(2, 20)), 320, paced_hz=RATE_HZ)
+    ack = await caller.until(SettingsAcknowledged, lambda a: a.state.terminal)
+    assert ack.state is AckState.REJECTED
+    assert len(dialer.dials) == 2
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5.0)
+    await caller.end()
+    assert caller.text.split() == [word(n) for n in range(1, 20)]
+    assert len(dialer.transports) == 1
+
+
+@virtual_time
 async def test_settings_refused_after_there_was_no_room_for_two_leave_the_old_ones() -> None:
     """The old connection had to go first, so another one of the old settings follows."""
     dialer = odd()
