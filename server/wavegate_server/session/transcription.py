@@ -342,9 +342,11 @@ class TranscriptionSession(Session):
         elif link.cursor >= came and self._is_at_rest(link, now):
             boundaries.choose(position, link.cursor)
         elif self._ending is not None or now >= pending[0].accepted_at + APPLY_WITHIN_S:
-            # In mid-speech: between two words, then, of which the connection in use has heard the first one whole.
+            # In mid-speech: between two words, then, of which the connection in use has heard the first one whole. The
+            # first two behind the deltas where little was said since, or nothing more will be; else the last two.
             wanted = self._history.index_at(position + self._clock.samples(WORD_S))
-            boundaries.choose(position, max(link.cursor, wanted), spares_last_word=link.cursor > wanted)
+            spares = self._ending is None and link.cursor > wanted
+            boundaries.choose(position, max(link.cursor, wanted), spares_last_word=spares)
 
     def _is_at_rest(self, link: SttLink, now: float) -> bool:
         """Whether nobody speaks, as far as an upstream tells that has had its time."""
