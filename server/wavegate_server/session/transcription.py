@@ -411,8 +411,8 @@ class TranscriptionSession(Session):
         return not self._transcripts.complete and self._boundaries.is_reached(self._transcripts.covered)
 
     async def _open_patiently(self, settings: Settings) -> SttLink:
-        """Open another connection beside the one in use; trouble on the way is worth some tries, but not for long, since
-        the one in use is sent nothing meanwhile that lies behind the boundary."""
+        """Open another connection beside the one in use; trouble on the way is worth some tries, but not for long:
+        meanwhile the one in use is sent nothing that lies behind the boundary."""
         began = self._now()
         for attempt, delay in enumerate((*DELAYS_S, None), start=1):
             try:
