@@ -26,6 +26,8 @@ ROUNDING_S = 0.001
 """Word times are rounded, to a millisecond at most."""
 UNTIMED_S = 0.5
 """Audio beyond the last word whose time is known: less holds one word at most, which may be said again."""
+UNFOUND_WORDS = 2
+"""This many words that were heard last may be written otherwise in the text, as a number is, and are said again."""
 LONGEST_WORD_CHARS = 40
 """A longer stretch without a blank is no word but a script that has none."""
 
@@ -246,10 +248,12 @@ class Utterance:
             return True
         first = len(self.words) - max(self.request_words, self.words_again)
         words = self.words[first:]
-        rest = self.request_text[end_of_spoken(self.request_text, words, heard_s) :]
+        at, unfound = end_of_spoken(self.request_text, words, heard_s)
+        rest = self.request_text[at:]
         left = any(c.isalnum() for c in rest)
         timed_s = words[-1].end_s if words else self.request_base_s
-        if self.repetition is not None or not words or (left and heard_s - timed_s > UNTIMED_S):
+        is_told = bool(words) and unfound <= UNFOUND_WORDS and not (left and heard_s - timed_s > UNTIMED_S)
+        if self.repetition is not None or not is_told:
             # More was heard than words tell.
             self.repetition = Repetition(self.heard)
             self.give_back()
@@ -321,7 +325,7 @@ class Utterance:
         if total_s is not None and heard_s >= total_s:
             return self.text, "", source
         if self.words:
-            at = end_of_spoken(self.text, self.words, heard_s)
+            at, _ = end_of_spoken(self.text, self.words, heard_s)
         else:
             speed = self.settings.get("speed", 1.0)
             whole_s = total_s or max(heard_s, len(self.text) * USUAL_S_PER_CHAR / speed)
@@ -329,20 +333,61 @@ class Utterance:
         return self.text[:at], self.text[at:], source
 
 
-def end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> int:
-    """Where in the text the last word ends that was heard whole."""
-    at = 0
-    cursor = 0
+def end_of_spoken(text: str, words: Sequence[TimedWord], heard_s: float) -> tuple[int, int]:
+    """Return where in the text the last word ends that was heard whole and found, and how many words that were heard
+    behind it are not found: an upstream may time words otherwise than they are written.
+
+    A word is looked for where it can be: behind those before it, and past no more words than were not found.
+    """
+    folded = _folded(text)
+    at = cursor = unfound = unfound_heard = 0
     for word in words:
-        found = text.find(word.text, cursor)
-        if found < 0:
+        is_heard = word.end_s <= heard_s + ROUNDING_S
+        end = _end_of_word(folded, _folded(word.text), cursor, unfound + 1)
+        if end is None:
+            unfound += 1
+            unfound_heard += is_heard
             continue
-        cursor = found + len(word.text)
-        if word.end_s <= heard_s + ROUNDING_S:
-            at = cursor
+        cursor, unfound = end, 0
+        if is_heard:
+            at, unfound_heard = cursor, 0
             while at < len(text) and not text[at].isspace() and not text[at].isalnum():
                 at += 1  # the punctuation belongs to the word before it
-    return at
+    return at, unfound_heard
+
+
+def _folded(text: str) -> str:
+    """The text in small letters, each character in its place."""
+    return "".join(low if len(low := c.lower()) == 1 else c for c in text)
+
+
+def _end_of_word(text: str, word: str, cursor: int, skipped: int) -> int | None:
+    """Return where `word` ends in `text`, at `cursor` or behind it; None where it is not, or only as a part of another
+    word, or past more than `skipped` others."""
+    while word and not word[-1].isalnum():
+        word = word[:-1]
+    while word and not word[0].isalnum():
+        word = word[1:]
+    found = text.find(word, cursor) if word else -1
+    while found >= 0:
+        between = text[cursor:found]
+        if len(between) > LONGEST_WORD_CHARS * (skipped + 1):
+            return None
+        if sum(any(c.isalnum() for c in one) for one in between.split()) > skipped:
+            return None
+        end = found + len(word)
+        if not (_joins(text, found) or _joins(text, end)):
+            return end
+        found = text.find(word, found + 1)
+    return None
+
+
+def _joins(text: str, at: int) -> bool:
+    """True where a word of a script with blanks between its words goes on across this place."""
+    if at <= 0 or at >= len(text):
+        return False
+    pair = text[at - 1 : at + 1]
+    return pair.isalnum() and all(c.isdecimal() or c.lower() != c.upper() for c in pair)
 
 
 def _word_end(text: str, at: int) -> int:

@@ -2096,6 +2096,21 @@ async def test_what_begins_otherwise_after_a_drop_fails_and_says_how_much_was_he
 
 
 @virtual_time
+async def test_words_that_are_timed_in_other_letters_are_not_said_twice() -> None:
+    async with Caller(silent(), {"word_timings": True}) as caller:
+        caller.say("Hello big world, again.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        name = sent["request_id"]
+        for index, word in enumerate(["HELLO", "BIG", "WORLD", "AGAIN"]):
+            upstream.say(tts_word(word, index * 0.1, index * 0.1 + 0.1, name))
+        upstream.say(tts_chunk(spoken_pcm("x" * 25), name))
+        await caller.until(AudioProduced)
+        upstream.drop()
+        _, again = await first_message(caller.dialer, 1)
+        assert again["text"].strip() == "world, again."
+
+
+@virtual_time
 async def test_after_a_flush_only_what_was_lost_is_said_again() -> None:
     async with Caller(silent()) as caller:
         caller.say("One.", "u1")

@@ -20,6 +20,7 @@ from wavegate_server.session.utterance import (
     Metrics,
     TimedWord,
     Utterance,
+    end_of_spoken,
 )
 from wavegate_server.waves.tts import Mode, Request, TtsProtocol
 
@@ -517,3 +518,35 @@ def test_spoken_and_remaining_are_the_text(
     if heard_s > 0:
         more, _, _ = said.spoken(heard_s + 1, total_s)
         assert len(more) >= len(spoken), "who hears longer hears no less"
+
+
+def seconds_each(*words: str) -> list[TimedWord]:
+    """Words of a second each."""
+    return [TimedWord(word, index, float(index), index + 1.0) for index, word in enumerate(words)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "heard_s", "spoken", "unfound"),
+    [
+        ("Hello, big world!", ["Hello", "big", "world"], 2.0, "Hello, big", 0),
+        ("Hello, big world!", ["HELLO,", "BIG", "WORLD!"], 2.0, "Hello, big", 0),
+        ("I bought 25 apples.", ["I", "bought", "twenty", "five", "apples"], 4.0, "I bought", 2),
+        ("I bought 25 apples.", ["I", "bought", "twenty", "five", "apples"], 5.0, "I bought 25 apples.", 0),
+        ("5 or five?", ["five", "or", "five"], 1.0, "", 1),
+        ("5 or five?", ["five", "or", "five"], 2.0, "5 or", 0),
+        ("No, Nora knows no one.", ["no", "nora", "knows", "no", "one"], 4.0, "No, Nora knows no", 0),
+        ("A banana and a pear", ["uh", "a", "banana"], 2.0, "A", 0),
+        ("well-known facts", ["well", "known", "facts"], 2.0, "well-known", 0),
+        ("10km on", ["ten", "kilometres", "on"], 2.0, "", 2),
+        ("你好世界", ["你好", "世界"], 1.0, "你好", 0),
+        ("one two three four", ["uno", "dos", "tres", "cuatro"], 3.0, "", 3),
+        ("one two three four", ["one", "three", "four"], 2.0, "one two three", 0),
+        ("one two three four", ["one", "four"], 2.0, "one", 1),
+    ],
+)
+def test_where_the_last_word_ends_that_was_heard(
+    text: str, words: list[str], heard_s: float, spoken: str, unfound: int
+) -> None:
+    """However it is written, but never past words that may not have been heard."""
+    at, missed = end_of_spoken(text, seconds_each(*words), heard_s)
+    assert (text[:at], missed) == (spoken, unfound)
