@@ -430,14 +430,14 @@ class SynthesisSession(Session):
 
     def _on_audio(self, link: TtsLink, utterance: Utterance, pcm: bytes, now: float) -> None:
         utterance.metrics.received(now)
-        if self._queue_wait.since is not None:
-            self._queue_wait.over()
         if utterance.repetition is not None:
             pcm = utterance.repetition.receive(pcm)
             if utterance.repetition.caught_up:
                 utterance.repetition = None
         pcm = utterance.whole_samples(pcm)
         if pcm:
+            if self._queue_wait.since is not None:
+                self._queue_wait.over()  # only by what was not heard before: it may be refused at the same place again
             utterance.heard.add(pcm)
             self._produce(utterance, utterance.encoder.encode(pcm), len(pcm) // 2)
             link.progressed = link.progressed or utterance.is_beyond_repeated

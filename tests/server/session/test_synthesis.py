@@ -2334,14 +2334,23 @@ async def test_a_full_account_is_waited_for_over_the_same_connection() -> None:
         assert (metrics.admission_wait_s, metrics.reconnect_count) == (0.5, 0)
 
 
+@pytest.mark.parametrize("heard", ["", "Hel"], ids=["at once", "after some audio"])
 @virtual_time
-async def test_a_full_account_is_waited_for_only_so_long() -> None:
+async def test_a_full_account_is_waited_for_only_so_long(heard: str) -> None:
+    """Also where it is full at the same place of the text each time: what is heard again is no progress."""
+
     class Full:
         def __init__(self, upstream: FakeTransport) -> None:
             self.upstream = upstream
 
         def received(self, message: Any) -> None:
-            self.upstream.say(tts_error("Too many concurrent requests", json.loads(message)["request_id"]))
+            body = json.loads(message)
+            if "text" not in body:
+                return
+            name = body["request_id"]
+            if heard:
+                self.upstream.say(tts_chunk(spoken_pcm(heard), name))
+            self.upstream.say(tts_error("Too many concurrent requests", name))
 
     async with Caller(FakeDialer(Full)) as caller:
         await caller.until(SessionStarted)
