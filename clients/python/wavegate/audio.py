@@ -42,7 +42,7 @@ RAW_ENCODINGS: dict[AudioEncoding, RawEncoding] = {
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """What samples are that have no header to tell it. Raises `ValueError` for what cannot be."""
+    """The form of samples that have no header to tell it. Raises `ValueError` for one that cannot be."""
 
     encoding: RawEncoding
     sample_rate_hz: int

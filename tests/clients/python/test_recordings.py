@@ -472,7 +472,7 @@ def in_parts(content: bytes, size: int) -> list[bytes]:
 
 
 class TestStreams:
-    """What has no end is heard while it goes on."""
+    """A stream without an end is heard while it goes on."""
 
     @pytest.mark.parametrize("name", STREAMED)
     def test_audio_comes_as_soon_as_it_is_there(self, name: str) -> None:

@@ -24,7 +24,7 @@ _SUGGESTED = {
     **dict.fromkeys((".alaw", ".al"), "alaw,8000"),
     **dict.fromkeys((".sln", ".sln8"), "s16le,8000"),
 }
-"""What a name may hint at, once the content has said nothing. Only for a suggestion."""
+"""Raw formats that a name hints at; suggested where the content has said nothing, and never assumed."""
 
 
 _COMPRESSED = (".gsm", ".g722", ".g729", ".vox", ".ima", ".adpcm")
@@ -52,11 +52,11 @@ class Recording:
 
     @property
     def warnings(self) -> list[str]:
-        """What was left out so far, a sentence each."""
+        """Sentences on the parts left out so far."""
         return self._source.warnings if self._source else []
 
     def open(self) -> AsyncIterable[bytes] | Iterable[bytes]:
-        """Its audio, as it comes. What is wrong with a file that is there already is raised at once."""
+        """Its audio, as it comes. An error of a file that is there already is raised at once."""
         if self._file == "-":
             stdin = standard_input()
             if stdin.isatty():

@@ -127,7 +127,7 @@ def _runs(source: Input, decoder: Decoder, notes: Notes) -> Iterator[list[tuple[
         while not length and not ended and source.waiting_bytes <= decoder.longest_bytes + _SEARCHED_BYTES:
             length = _end_of_frame(source, found, checked)
             if not length:
-                # What is complete goes out before more is waited for.
+                # Complete frames go out before more is waited for.
                 if run:
                     yield run
                     run = []
@@ -201,14 +201,14 @@ def _ends(frame: bytes) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """What the beginning of a frame says."""
+    """The beginning of a frame."""
 
     length: int
     samples: int
     number: int
     variable: bool
     shape: bytes
-    """What frames of a stream have in common: rate and size of samples."""
+    """Codes that the frames of a stream have in common: rate and size of samples."""
 
     def may_follow(self, other: FrameHeader) -> bool:
         """Whether this is the next frame, or a later one of the same stream where some are missing."""

@@ -1,4 +1,4 @@
-"""What a recording is, by its content alone: its name may say anything."""
+"""The kind of a recording, from its content alone: its name may say anything."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _STRANGERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"[playlist]", "a playlist: name one of its files"),
     (0, b"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches the recording"),
 )
-"""What is no recording at all."""
+"""Files that are no recordings at all."""
 
 
 def skip_tags(source: Input) -> None:

@@ -1,4 +1,4 @@
-"""What a reader of one kind of recording hands on."""
+"""The result of every reader of one kind of recording: a link of a stream, notes, or an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NotAudioError(Exception):
 
 
 class Notes:
-    """What is left out of a recording, as sentences that go on where its name ends; each is told once."""
+    """Sentences on the parts of a recording that were left out, going on where its name ends; each is told once."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []

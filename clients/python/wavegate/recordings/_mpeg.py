@@ -1,8 +1,8 @@
 """MP3, and MPEG audio of layers I and II: cut into frames here, decoded by miniaudio.
 
 Frames depend on what came before them: on up to 511 bytes of the frames before, and on the last frame's sound. So those
-that are there are decoded together with enough of the frames before them, whose sound is then cut off. What comes out
-is exactly what decoding the whole at once gives, and nothing has to be known of what follows.
+that are there are decoded together with enough of the frames before them, whose sound is then cut off. The result
+is exactly that of decoding the whole at once, and nothing has to be known of what follows.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Header:
 
     @property
     def kind(self) -> tuple[int, int, int, int]:
-        """What does not change within a stream."""
+        """The properties that all frames of a stream share."""
         return self.version, self.layer, self.rate_hz, self.channels
 
     @property
@@ -183,7 +183,7 @@ def _runs(source: Input, first: _Header, notes: Notes) -> Iterator[list[bytes]]:
     """Whole frames, as many at a time as are there."""
     run: list[bytes] = []
     while True:
-        # What is complete goes out before more is waited for.
+        # Complete frames go out before more is waited for.
         if run and (source.waiting_bytes < 4 or len(run) >= _RUN_FRAMES):
             yield run
             run = []
@@ -246,7 +246,7 @@ def _decode(before: list[bytes], run: list[bytes], first: _Header, *, is_first: 
 
 @dataclass(frozen=True, slots=True)
 class _Info:
-    """What a first frame says that holds no sound but a Xing, LAME or VBRI tag."""
+    """The Xing, LAME or VBRI tag that a first frame may hold in the place of sound."""
 
     frames: int
     skipped_samples: int

@@ -327,7 +327,7 @@ def _opus(first: bytes, stream: _Stream, notes: Notes) -> Link:
 
 
 def _decoded(headers: list[bytes], packets: list[bytes], granule: int, is_last: bool) -> Samples | None:
-    """What libsndfile makes of an Ogg file with these packets; None where it is damaged."""
+    """The samples that libsndfile decodes from an Ogg file with these packets; None where it is damaged."""
     numbers = count()
     file = _page([headers[0]], 0, _FIRST, next(numbers)) + b"".join(
         _pages(headers[1:], 0, 0, numbers) + _pages(packets, granule, _LAST if is_last else 0, numbers)

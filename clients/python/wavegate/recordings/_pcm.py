@@ -70,7 +70,7 @@ _CHECKED_SAMPLES = 2000
 
 
 def _doubt(content: bytes, raw: RawFormat) -> str:
-    """What 16-bit samples of one channel are more likely to be: a sentence, or nothing."""
+    """Return a sentence where 16-bit samples of one channel are more likely another kind, else nothing."""
     if raw.encoding != "s16le" or raw.channels != 1 or len(content) < 4 * _CHECKED_SAMPLES:
         return ""
     floats = np.abs(np.frombuffer(content[: len(content) // 4 * 4], "<f4"))
@@ -147,7 +147,7 @@ _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a `fmt ` chunk says."""
+    """The content of a `fmt ` chunk."""
 
     body: bytes
     order: str

@@ -31,7 +31,7 @@ _SUBTYPES: dict[AudioEncoding, str] = {
     "MULAW": "ULAW",
     "ALAW": "ALAW",
 }
-"""What libsndfile calls the encodings that a recording can be converted into."""
+"""The encodings that a recording can be converted into, in libsndfile's words."""
 
 
 def decoded(content: bytes, encoding: RawEncoding, channels: int) -> Samples:

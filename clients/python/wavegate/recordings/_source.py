@@ -60,7 +60,7 @@ class AudioSource(AbstractContextManager["AudioSource"]):
 
     @property
     def warnings(self) -> list[str]:
-        """What was left out so far, a sentence each; complete once the iteration has ended.
+        """Sentences on the parts left out so far; complete once the iteration has ended.
 
         A recording that is cut off or damaged gives what can be decoded, and is told of here.
         """
@@ -89,7 +89,7 @@ def open_audio(
     """A recording of any rate and number of channels in a raw format, converted while it is read.
 
     `source` is a path, the recording itself, or a binary stream, which need not seek or end: pipes, FIFOs and devices
-    are read as files are. What it is shows in its content: WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF,
+    are read as files are. Its content says which kind it is: WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF,
     W64, several of them after each other, and what else libsndfile knows. `raw` says instead that it is samples
     without a header, and of which kind; with `raw_unless_known` that counts only where the content shows nothing else.
     Several channels are mixed into one, in which every voice is as loud as in its own; `channel` takes one alone,
