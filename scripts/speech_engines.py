@@ -98,7 +98,7 @@ def install(say: Say) -> bool:
         except ToolError as exc:
             failed[name] = exc
     if len(failed) == len(pins(LOCK)):
-        say(str(failed[SPEAKS]))
+        say(f"{failed[SPEAKS]}\nnone of them could be fetched; the next `make setup` tries again")
         return False
     for name, error in failed.items():
         if name != LISTENS:
@@ -166,9 +166,10 @@ def what_is_lost(left: list[str]) -> str:
         (SPEAKS,): "listens and cannot speak",
         (LISTENS,): "speaks and cannot listen",
     }[tuple(left)]
+    ready_made = "Python 3.11 to 3.13 have ready-made engines: make PYTHON=python3.13 clean setup"
     return (
         f"without {' and '.join(left)}, the local upstream {lost}. Everything else works, and with SMALLEST_API_KEY "
-        "the real service does both. Python 3.11 to 3.13 have ready-made engines: make PYTHON=python3.13 clean setup"
+        f"the real service does both. {ready_made if sys.version_info >= (3, 14) else 'To try again: make speech'}"
     )
 
 

@@ -273,6 +273,7 @@ def test_an_index_that_cannot_be_reached_is_asked_again_the_next_time(engines: T
     done = engines.install_engines(CC="true", PIP_FIND_LINKS=str(engines.folder / "nowhere"))
     assert done.returncode == 0
     assert "neither speaks nor listens" in done.stderr
+    assert "the next `make setup` tries again" in done.stderr
     assert not engines.stamp.exists()
 
 
