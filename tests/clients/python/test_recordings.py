@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wavegate.audio import RAW_ENCODINGS, RawFormat, WavWriter, bytes_per_second, wav_header
 from wavegate.errors import AudioFileError
-from wavegate.recordings import AudioSource, decode, encode, open_audio
+from wavegate.recordings import AudioSource, _mpeg, decode, encode, open_audio
 from wavegate.settings import AudioEncoding, AudioFormat
 
 Floats = npt.NDArray[np.float64]
@@ -408,6 +408,18 @@ class TestDamaged:
         for name in ("mp3 at 16000 Hz", "flac", "wav of 16 bits"):
             content, _ = KINDS[name]()
             assert np.array_equal(heard(Pipe(tag + content, 9999))[0], heard(content)[0])
+
+    @pytest.mark.parametrize("name", ["mp3 at 8000 Hz", "mp3 at 16000 Hz", "mp3 at 44100 Hz"])
+    def test_a_machine_without_miniaudio_hears_mp3_too(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content, _ = KINDS[name]()
+        expected, _ = heard(content)
+        monkeypatch.setattr(_mpeg, "miniaudio", None)
+        for source in (content, Pipe(content)):
+            found, warnings = heard(source)
+            assert (len(found), warnings) == (len(expected), [])
+            assert np.max(np.abs(found - expected)) <= 3
 
     def test_a_stream_that_was_joined_late(self) -> None:
         content, _ = KINDS["mp3 at 16000 Hz"]()

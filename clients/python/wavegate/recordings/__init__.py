@@ -3,6 +3,7 @@
     _kinds       what a recording is, by its content
     _pcm         containers of plain samples
     _mpeg _flac _ogg    compressed ones, cut into frames
+    _general     every other kind that libsndfile knows
     _mix         one channel out of several
     _source      the conversion; `open_audio`
 

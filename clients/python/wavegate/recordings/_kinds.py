@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from tempfile import SpooledTemporaryFile
-
-import soundfile
+from collections.abc import Callable
 
 from wavegate.recordings import _flac, _mpeg, _ogg, _pcm
+from wavegate.recordings._general import open_general
 from wavegate.recordings._input import Input
 from wavegate.recordings._link import Link, NotAudioError, Notes
-from wavegate.recordings._samples import Decoder, Samples
 
 __all__ = ["TAKEN", "next_link", "skip_tags"]
 
 TAKEN = "WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF and W64"
 """The kinds that a person may want to know of."""
 
-_IN_MEMORY_BYTES = 32 << 20
 _HEAD_BYTES = 512
 
 _GENERAL = (
@@ -100,11 +96,11 @@ def next_link(source: Input, notes: Notes, *, is_first: bool, raw_expected: bool
         return None
     head = source.peek(_HEAD_BYTES)
     if head[:4] == b"FORM" and head[8:12] in (b"8SVX", b"16SV"):
-        return _general(source)
+        return open_general(source)
     if head.startswith(_GENERAL) and (
         head[:1] not in b"\x64\xa3" or head[2:4] in (b"\1\0", b"\2\0", b"\0\1")
     ):
-        return _general(source)
+        return open_general(source)
     _refuse(head)
     if raw_expected:
         return None
@@ -157,31 +153,6 @@ def _or_elsewhere(source: Input, notes: Notes, opener: Callable[[Input, Notes], 
         link = opener(source, notes)
     except _pcm.Elsewhere:
         source.go_back()
-        return _general(source)
+        return open_general(source)
     source.forget()
     return link
-
-
-def _general(source: Input) -> Link:
-    """Everything else that libsndfile knows. It jumps back and forth, so that all has to be there first."""
-    file = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - closed behind the last block
-    try:
-        while content := source.read_some():
-            file.write(content)
-        file.seek(0)
-        decoder = Decoder(file)
-    except soundfile.LibsndfileError as exc:
-        file.close()
-        raise NotAudioError(f"cannot be decoded: {exc.error_string}", "convert") from exc
-    except BaseException:
-        file.close()
-        raise
-
-    def blocks() -> Iterator[Samples]:
-        with file, decoder:
-            try:
-                yield from decoder.blocks()
-            except soundfile.LibsndfileError as exc:
-                raise NotAudioError(f"is damaged: {exc.error_string}") from exc
-
-    return Link(decoder.samplerate, decoder.channels, blocks())

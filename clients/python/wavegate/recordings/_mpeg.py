@@ -2,7 +2,8 @@
 
 Frames depend on what came before them: on up to 511 bytes of the frames before, and on the last frame's sound. So those
 that are there are decoded together with enough of the frames before them, whose sound is then cut off. The result
-is exactly that of decoding the whole at once, and nothing has to be known of what follows.
+is exactly that of decoding the whole at once, and nothing has to be known of what follows. Without miniaudio it is
+decoded by libsndfile, once all of it is there.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import miniaudio
 import numpy as np
 
+from wavegate.recordings._general import open_general
 from wavegate.recordings._input import Input
 from wavegate.recordings._link import Link, NotAudioError, Notes, amount, span
 from wavegate.recordings._samples import Samples
+
+try:
+    import miniaudio
+except ImportError:  # it is not built for every machine
+    miniaudio = None
 
 __all__ = ["find_frames", "open_mpeg", "starts_with_frames", "tag_bytes"]
 
@@ -150,6 +156,8 @@ def open_mpeg(source: Input, notes: Notes) -> Link:
         if start < 0:
             raise NotAudioError("holds no MP3 frames")
         source.skip(start)
+    if miniaudio is None:
+        return open_general(source)
     first = _header(source.peek(4))
     assert first is not None
     return Link(first.rate_hz, first.channels, _decoded(source, first, notes))
