@@ -593,11 +593,14 @@ class TestEnding:
         assert isinstance(events[-1], SessionEnded)
         assert isinstance(utterance.outcome, UtteranceCancelled)
 
-    async def test_nothing_can_be_sent_after_the_end(self, client: Client) -> None:
+    async def test_nothing_can_be_sent_after_the_end(self, gateway: FakeGateway, client: Client) -> None:
+        gateway.hold.clear()  # the input has ended, and the session has not
         async with client.synthesize(voice_id="magnus") as session:
+            await session.say("This takes a while.")
             await session.end()
             with pytest.raises(SessionClosedError, match="input has ended"):
                 await session.say("late")
+            gateway.hold.set()
         with pytest.raises(SessionClosedError, match="has ended; open another"):
             await session.say("later")
 
