@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ensurepip
 import hashlib
 import io
 import os
@@ -15,10 +16,14 @@ from pathlib import Path
 
 import pytest
 
+# Each makes environments, on machines that do other things too.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # The oldest pip that is supported, and runs on the oldest Python; newer Pythons bring a newer one, and need it.
 OLDEST_PIP = "pip==23.0 --hash=sha256:b5f88adff801f5ef052bcdef3daa31b55eb67b0fccd6d0106c206fa248e0463c"
+IS_OLDEST_PYTHON = sys.version_info[:2] == (3, 11)
 LOCKED, NEWER = "1.0", "2.0"
 
 
@@ -45,25 +50,13 @@ def wheel(folder: Path, name: str, version: str, *requires: str, extras: tuple[s
 
 
 @pytest.fixture(scope="session")
-def old_pip(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """The wheel of the oldest pip; None where this Python brings the oldest one that runs on it."""
-    if sys.version_info[:2] > (3, 11):
-        return None
+def old_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the oldest pip that is supported and runs on this Python: 23.0, or the one that it brings."""
     folder = tmp_path_factory.mktemp("pip")
     wanted = folder / "pip.txt"
-    wanted.write_text(OLDEST_PIP)
+    wanted.write_text(OLDEST_PIP if IS_OLDEST_PYTHON else f"pip=={ensurepip.version()}")
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--require-hashes",
-            "-r",
-            str(wanted),
-        ],
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-r", str(wanted)],
         cwd=folder,
         check=True,
         timeout=300,
@@ -75,7 +68,7 @@ def old_pip(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 class Tree:
     """A checkout of which only the set-up is real: its lock is of made-up packages, and so is its index."""
 
-    def __init__(self, folder: Path, pip: Path | None) -> None:
+    def __init__(self, folder: Path, pip: Path) -> None:
         self.folder = folder
         self.wheels = folder / "wheels"
         self.wheels.mkdir(parents=True)
@@ -93,7 +86,7 @@ class Tree:
             f"'{sys.executable}' -m venv --clear --without-pip \"$folder\" || exit\n"
             f"exec '{sys.executable}' -m zipfile -e '{pip}' \"$folder\"/lib/python3.*/site-packages\n"
         )
-        self.python.write_text("#!/bin/sh\n" + (with_pip if pip else as_it_is))
+        self.python.write_text("#!/bin/sh\n" + with_pip)
         self.python.chmod(0o755)
 
     def lock(self, name: str, **hashes: str) -> None:
@@ -151,7 +144,7 @@ class Tree:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, old_pip: Path | None) -> Tree:
+def tree(tmp_path: Path, old_pip: Path) -> Tree:
     """`reports` asks for `measures[toml]`, as pytest-cov does for coverage; of each there is a newer one."""
     made = Tree(tmp_path / "tree", old_pip)
     hashes = {}
@@ -177,7 +170,7 @@ def test_what_was_published_since_makes_no_difference(tree: Tree, target: str, e
     assert tree.versions(environment) == dict.fromkeys(("measures", "reads", "reports"), LOCKED)
 
 
-@pytest.mark.skipif(sys.version_info[:2] > (3, 11), reason="the pip of this Python is not one that trips")
+@pytest.mark.skipif(not IS_OLDEST_PYTHON, reason="the pip of this Python is not one that trips")
 def test_the_tree_shows_what_resolving_does(tree: Tree) -> None:
     """Without --no-deps, an old pip resolves again and trips over the newer version. So the test above can fail."""
     makefile = tree.folder / "Makefile"
