@@ -237,6 +237,7 @@ def _utterance_completed(message: synthesis_service_pb2.UtteranceCompleted) -> e
         completion_source=_name(source, message.completion_source, "COMPLETION_SOURCE_"),
         settings_revision=message.settings_revision,
         upstreams=tuple(upstream_info(u) for u in message.upstreams),
+        end_unconfirmed=message.end_unconfirmed,
     )
 
 

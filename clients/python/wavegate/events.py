@@ -331,6 +331,8 @@ class UtteranceCompleted:
     completion_source: CompletionSource
     settings_revision: int
     upstreams: tuple[UpstreamInfo, ...]
+    end_unconfirmed: bool = False
+    """True where only silence told the end: nothing proves that all of the text was heard."""
 
 
 CancelMethod = Literal["UNSPECIFIED", "NOT_SENT", "DISCARD", "RECONNECT", "UPSTREAM_CANCEL", "UNKNOWN"]

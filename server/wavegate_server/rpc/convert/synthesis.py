@@ -219,6 +219,7 @@ def utterance_completed(event: speech.UtteranceCompleted) -> pb.UtteranceComplet
         completion_source=f"COMPLETION_SOURCE_{source}",
         settings_revision=utterance.settings_revision,
         upstreams=[common.upstream_info(u) for u in utterance.upstreams],
+        end_unconfirmed=event.is_unconfirmed,
     )
 
 

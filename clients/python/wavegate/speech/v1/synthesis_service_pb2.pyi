@@ -202,7 +202,7 @@ class WordTimings(_message.Message):
     def __init__(self, utterance_id: _Optional[str] = ..., words: _Optional[_Iterable[_Union[WordTimings.Word, _Mapping]]] = ...) -> None: ...
 
 class UtteranceCompleted(_message.Message):
-    __slots__ = ("utterance_id", "metrics", "completion_source", "settings_revision", "upstreams")
+    __slots__ = ("utterance_id", "metrics", "completion_source", "settings_revision", "upstreams", "end_unconfirmed")
     class CompletionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         COMPLETION_SOURCE_UNSPECIFIED: _ClassVar[UtteranceCompleted.CompletionSource]
@@ -218,12 +218,14 @@ class UtteranceCompleted(_message.Message):
     COMPLETION_SOURCE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_REVISION_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
+    END_UNCONFIRMED_FIELD_NUMBER: _ClassVar[int]
     utterance_id: str
     metrics: UtteranceMetrics
     completion_source: UtteranceCompleted.CompletionSource
     settings_revision: int
     upstreams: _containers.RepeatedCompositeFieldContainer[_types_pb2.UpstreamInfo]
-    def __init__(self, utterance_id: _Optional[str] = ..., metrics: _Optional[_Union[UtteranceMetrics, _Mapping]] = ..., completion_source: _Optional[_Union[UtteranceCompleted.CompletionSource, str]] = ..., settings_revision: _Optional[int] = ..., upstreams: _Optional[_Iterable[_Union[_types_pb2.UpstreamInfo, _Mapping]]] = ...) -> None: ...
+    end_unconfirmed: bool
+    def __init__(self, utterance_id: _Optional[str] = ..., metrics: _Optional[_Union[UtteranceMetrics, _Mapping]] = ..., completion_source: _Optional[_Union[UtteranceCompleted.CompletionSource, str]] = ..., settings_revision: _Optional[int] = ..., upstreams: _Optional[_Iterable[_Union[_types_pb2.UpstreamInfo, _Mapping]]] = ..., end_unconfirmed: _Optional[bool] = ...) -> None: ...
 
 class UtteranceMetrics(_message.Message):
     __slots__ = ("time_to_first_audio", "upstream_time_to_first_audio", "total_duration", "audio_duration", "max_chunk_gap", "input_character_count", "audio_bytes", "chunk_count", "reconnect_count", "admission_wait")
