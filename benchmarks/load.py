@@ -382,6 +382,47 @@ async def open_sessions(job: Job) -> Figures:
     }
 
 
+async def between_utterances(job: Job) -> Figures:
+    """Utterances that follow each other: from the last chunk of one to the first of the next.
+
+    Each can have several releases, so that the gateway knows its end for certain only later. The direct caller sends
+    the next text when the upstream said `complete`, as soon as one can.
+    """
+    order = Order(job["chunks"], job["chunk_bytes"], job["interval_us"], opening="Yes. No. ")
+    gaps_ms: list[float] = []
+
+    async with callers(job) as (make, _):
+
+        async def session() -> None:
+            last: int | None = None
+            begins = True
+
+            def on_audio(audio: bytes) -> None:
+                nonlocal last, begins
+                now = now_ns()
+                if begins and last is not None:
+                    gaps_ms.append((now - last) / 1e6)
+                last, begins = now, False
+
+            async with cut_at_end(make()) as speech:
+                await speech.open()
+                waiting = isinstance(speech, GatewaySpeech)
+                if waiting:
+                    for _ in range(job["utterances"]):
+                        await speech.say(order)
+                for _ in range(job["utterances"]):
+                    begins = True
+                    if not waiting:
+                        await speech.say(order)
+                    await speech.listen(on_audio)
+                await speech.end()
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(job["sessions"]):
+                tasks.create_task(session())
+    return {**spread(gaps_ms, "gap_ms"), "gaps": len(gaps_ms)}
+
+
 async def barge_in(job: Job) -> Figures:
     """Cancels in mid-speech: how long stale audio still comes, and when the next utterance is heard.
 
@@ -582,6 +623,7 @@ async def _run() -> None:
         "listen": listen,
         "both": both,
         "open": open_sessions,
+        "between-utterances": between_utterances,
         "barge-in": barge_in,
         "hold": held.hold,
         "rest": held.rest,

@@ -186,6 +186,18 @@ async def _open(bench: Bench) -> list[Run]:
     return await _in_turn(bench, asked, seconds=seconds, probe=False)
 
 
+async def _between(bench: Bench) -> list[Run]:
+    asked = {
+        "job": "between-utterances",
+        "sessions": 4,
+        "utterances": 20,
+        "chunks": 5,
+        "chunk_bytes": 2400,
+        "interval_us": 10_000,
+    }
+    return await _in_turn(bench, asked, seconds=30, probe=False)
+
+
 async def _barge_in(bench: Bench) -> list[Run]:
     cancels = bench.options.cancels
     asked = {"job": "barge-in", "sessions": 8, "cancels": cancels, "chunk_bytes": 2400, "interval_us": 10_000}
@@ -463,6 +475,12 @@ SCENARIOS = (
             *_spread("first_audio_ms", "text to first audio, ms"),
         ),
         _open,
+    ),
+    Scenario(
+        "between-utterances",
+        "4 sessions, 20 utterances each that wait for each other: two sentences and more",
+        (*_spread("gap_ms", "last chunk of one to first of the next, ms"),),
+        _between,
     ),
     Scenario(
         "barge-in",

@@ -86,9 +86,11 @@ class Order:
     chunk_bytes: int
     interval_us: int
     """0: as fast as the connection takes it."""
+    opening: str = ""
+    """Sentences before, which make it a text that can have several releases."""
 
     def __str__(self) -> str:
-        return f"say {self.chunks} chunks of {self.chunk_bytes} bytes one every {self.interval_us} us"
+        return f"{self.opening}say {self.chunks} chunks of {self.chunk_bytes} bytes one every {self.interval_us} us"
 
     @classmethod
     def parse(cls, text: str) -> Order:
