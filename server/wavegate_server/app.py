@@ -57,6 +57,7 @@ from wavegate_server.telemetry.lag import LoopLag
 from wavegate_server.telemetry.metrics import Metrics
 from wavegate_server.telemetry.session_labels import SessionLabels, attribute_of
 from wavegate_server.telemetry.tracer import LiveSpan
+from wavegate_server.waves.ending import Habits, habits_of_waves_local
 from wavegate_server.waves.tts import Mode
 
 if TYPE_CHECKING:
@@ -143,6 +144,12 @@ async def _run(config: Config, environment: Mapping[str, str]) -> int:
         await app.stop()
 
 
+def _local_habits() -> Habits:
+    """What is known beforehand of the embedded upstream: nothing where the environment makes it another one."""
+    changed = any(name.startswith("WAVES_LOCAL_") for name in os.environ)
+    return Habits() if changed else habits_of_waves_local()
+
+
 class App:
     """One gateway process. Making it checks all that can be known to be wrong, and raises `ConfigError`."""
 
@@ -216,6 +223,7 @@ class App:
             tts_mode=Mode(config.tts_protocol),
             old_tts_path=config.old_tts_path,
             old_stt_path=config.old_stt_path,
+            habits=Habits() if self._local is None else _local_habits(),
         )
         self._upstreams = Upstreams(target, self._choice.keys, self._account, self._regions)
         reach = at_once if self._local is None else self._local.reach

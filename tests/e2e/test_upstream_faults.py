@@ -120,8 +120,12 @@ async def complete_says_more(talk: Talk) -> None:
 
 
 async def never_complete(talk: Talk) -> None:
+    """As much audio as the text can have: without a `complete`, less would be a stall."""
     for number in range(1, 1000):
-        await talk.speak(await talk.turn(), number * 100 + 1, number * 100 + 2, complete=False)
+        turn = await talk.turn()
+        talk.requests += 1
+        for each in (1, 2):
+            await talk.chunk(turn.last, level(number * 100 + each, 24_000))
 
 
 async def empty_audio_too(talk: Talk) -> None:
@@ -140,7 +144,7 @@ async def unknown_frames_too(talk: Talk) -> None:
     for number in range(1, 1000):
         turn = await talk.turn()
         await talk.frame(turn.last, "queued", position=1)
-        await talk.write({"type": "metrics", "load": 0.5})
+        await talk.write({"status": "metrics", "load": 0.5})
         await talk.speak(turn, number * 100 + 1, number * 100 + 2, complete=False)
         await talk.frame(turn.last, "viseme", data=[1, 2, 3])
         await talk.complete(turn.last)
@@ -200,14 +204,13 @@ async def test_each_way_of_ending_an_utterance_is_understood() -> None:
     await together(*(understood(*case) for case in cases))
 
 
-async def test_audio_after_a_complete_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `complete` that was not the last: what follows within the time of doubt belongs to the utterance."""
-    monkeypatch.setattr(tts, "CONFIRM_S", 1.5)
+async def test_audio_after_a_complete_is_not_cut_off() -> None:
+    """A `complete` that was not the last: what follows belongs to the utterance."""
 
     async def play(talk: Talk) -> None:
         turn = await talk.turn()
         await talk.speak(turn, 1)
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(1.5)
         await talk.speak(turn, 2)
         await talk.hung_up()
 
@@ -218,10 +221,12 @@ async def test_audio_after_a_complete_is_not_cut_off(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_late_tail_of_an_utterance_is_never_heard_in_the_next() -> None:
-    """An utterance that a quiet ended had more to say: dropped, though the next one is being spoken."""
+    """An utterance that a quiet behind its last word ended had more to say: dropped, though the next one is spoken."""
 
     async def play(talk: Talk) -> None:
         first = await talk.turn()
+        for index, word in enumerate(("Ends", "by", "quiet.")):
+            await talk.word(first.last, index, word, index * 0.005, index * 0.005 + 0.005)
         await talk.speak(first, 1, 2, complete=False)
         second = await talk.turn()
         await talk.chunk(first.last, level(3))
@@ -233,7 +238,7 @@ async def test_a_late_tail_of_an_utterance_is_never_heard_in_the_next() -> None:
 
     async with facing(play) as (gateway, _):
         stream = speaking(gateway)
-        await stream.begin(start(), text("Ends by quiet.", "u1", True))
+        await stream.begin(start(word_timings=True), text("Ends by quiet.", "u1", True))
         await stream.until("utterance_completed")
         await stream.say(text("Next.", "u2", True))
         await stream.until("utterance_completed")
@@ -1018,20 +1023,26 @@ NONSENSE: dict[str, Any] = {
 }
 
 
-async def test_a_little_nonsense_is_passed_over() -> None:
-    async def passed_over(name: str) -> None:
+async def test_a_little_nonsense_costs_a_connection_and_nothing_else() -> None:
+    """It may have been a piece of the audio, so the text is said again."""
+
+    async def mended(name: str) -> None:
         async def play(talk: Talk) -> None:
             turn = await talk.turn()
-            await talk.write(NONSENSE[name])
-            await talk.speak(turn, 1, 2)
+            if talk.number == 1:
+                await talk.chunk(turn.last, level(1))
+                await talk.write(NONSENSE[name])
+            else:
+                await talk.speak(turn, 1, 2)
             await talk.hung_up()
 
-        async with facing(play) as (gateway, _):
+        async with facing(play) as (gateway, upstream):
             stream = speaking(gateway)
             assert await stream.end(start(), text("Sense.", "u1", True), END) == OK, name
             assert levels(stream.audio()) == pieces(1, 2), name
+            assert len(upstream.talks) == 2, name
 
-    await together(*map(passed_over, NONSENSE))
+    await together(*map(mended, NONSENSE))
 
 
 async def test_lasting_nonsense_is_a_fault_of_the_upstream() -> None:

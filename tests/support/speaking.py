@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -40,6 +41,7 @@ from wavegate_server.session.synthesis_events import (
     UtteranceStarted,
 )
 from wavegate_server.waves import tts
+from wavegate_server.waves.ending import PACE_REQUESTS, Habits, Pace
 from wavegate_server.waves.tts import Mode
 
 from tests.support.transport import FakeDialer, FakeTransport, Message
@@ -51,6 +53,12 @@ RATE_HZ = DEFAULT_SYNTHESIS_FORMAT.sample_rate_hz
 CHAR_SAMPLES = 240
 CHAR_S = CHAR_SAMPLES / RATE_HZ
 VOICE = {"voice_id": "magnus", "model": "lightning_v3.1"}
+
+
+def used_to_it(**known: Any) -> Habits:
+    """Habits of a gateway that knows the pace of a `Voice`, and what else is `known`: no real one speaks as fast."""
+    pace = Pace(requests=PACE_REQUESTS, mean=CHAR_S, fastest=CHAR_S)
+    return Habits(paces=OrderedDict({f"{VOICE['model']}/{VOICE['voice_id']}/1": pace}), **known)
 
 
 def spoken_pcm(text: str) -> bytes:

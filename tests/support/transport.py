@@ -53,6 +53,9 @@ class FakeTransport:
         self.aborted = False
         self.closed_code: int | None = None
         """The code with which the session closed it."""
+        self.answers = True
+        """Whether the peer answers pings; each is answered at once."""
+        self.pings = 0
         self._incoming: deque[Message | TransportClosed] = deque()
         self._changed = asyncio.Event()
         self._gone: TransportClosed | None = None
@@ -82,7 +85,7 @@ class FakeTransport:
             self.peer.received(message)
 
     async def ping(self, on_pong: Callable[[], None]) -> None:
-        """Answered at once, unless the peer has a say (`pinged`)."""
+        """Answered at once, unless the peer does not answer (`answers`) or has a say (`pinged`)."""
         await asyncio.sleep(0)
         if self._gone is not None:
             raise self._gone
@@ -90,7 +93,7 @@ class FakeTransport:
         pinged = getattr(self.peer, "pinged", None)
         if pinged is not None:
             pinged(on_pong)
-        else:
+        elif self.answers:
             asyncio.get_running_loop().call_soon(on_pong)
 
     async def recv(self) -> Message:

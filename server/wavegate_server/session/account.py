@@ -91,6 +91,11 @@ class Claim:
             return None
         return self._since + self._limit_s
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the place is held, there is a limit to such places, and it was not offered yet."""
+        return self.held and not self._offered and bool(self._limiter.limit)
+
     def ask(self, now: float, since: float | None = None) -> bool:
         """Whether the place is held; asks for it where that was not done yet.
 

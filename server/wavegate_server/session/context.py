@@ -10,8 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 from wavegate_server.session.account import Account
 from wavegate_server.session.transport import Dialer
 from wavegate_server.telemetry import NullSpan, NullTelemetry, Span, Telemetry
+from wavegate_server.waves.ending import Habits
 from wavegate_server.waves.settings import Settings
-from wavegate_server.waves.tts import Habits, Mode
+from wavegate_server.waves.tts import Mode
 
 if TYPE_CHECKING:
     from wavegate_server.session.pool import Upstreams

@@ -122,7 +122,7 @@ class SettingsSchedule:
         sent = any(f.place is Place.UPSTREAM for f in fields)
         touched = []
         for utterance in self._line:
-            all_sent = utterance.request is not None and utterance.text_ended and not utterance.pieces
+            all_sent = utterance.newest_request is not None and utterance.text_ended and not utterance.pieces
             if all_sent or utterance.settings_revision >= pending.revision:
                 continue
             utterance.settings = pending.settings

@@ -64,14 +64,14 @@ from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.transport import Transport, TransportClosed
 from wavegate_server.session.tts_link import TtsLink, reason_of
 from wavegate_server.session.utterance import Metrics, Utterance
-from wavegate_server.waves import tts
+from wavegate_server.waves import ending, tts
 from wavegate_server.waves.settings import SYNTHESIS, Field, Place, Settings, unknown_languages
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.5
-"""What a frame makes due is due no sooner than `tts.CONFIRM_S` after it. So while frames come, a look this often
-is enough, and each frame need not reckon when the next thing is due."""
+LOOK_S = ending.HAND_OVER_S
+"""What a frame makes due is due no sooner than this after it. So while frames come, a look this often is enough, and
+each frame need not reckon when the next thing is due."""
 KEEPALIVE_S = 25.0
 """Idle time after which the upstream is told that the session lives; it hangs up after 60 s (tts-ws)."""
 LEAST_PIECE_S = 0.02
@@ -151,6 +151,8 @@ class SynthesisSession(Session):
         self._longest_samples = int(lead_s * audio_format.sample_rate_hz)
         """Audio in larger pieces would run ahead of the listener by more than the lead; 0: in any pieces."""
         self._requests = 0
+        self._warned_late: deque[str] = deque(maxlen=32)
+        """Requests whose late audio the caller was warned of."""
         self._input_chars = 0
         self._audio_bytes = 0
         self._audio_samples = 0
@@ -321,6 +323,7 @@ class SynthesisSession(Session):
         if not utterance.over:
             self._leave(utterance, now)
             self._emit(cancelled)
+            self._catch_up(now)
         else:
             # It had ended; its caller had not heard so. What has begun since stays behind its end.
             self.log.replace(
@@ -329,19 +332,22 @@ class SynthesisSession(Session):
 
     def _stop_upstream(self, utterance: Utterance, now: float) -> CancelMethod:
         """Have the upstream say no more of an utterance, as far as that can be."""
-        if not utterance.started:
+        requests = utterance.open_requests
+        if not utterance.started and not requests:
             return CancelMethod.NOT_SENT
-        link, request = self._link, utterance.request
-        if link is None or request is None:
+        link = self._link
+        if link is None or not requests:
             return CancelMethod.DISCARD
-        messages = link.protocol.cancel(request, now)
-        if messages:
+        messages = [m for request in requests for m in link.protocol.cancel(request, now)]
+        if messages and link.protocol.reusable:
             self._to_send.extend(messages)
             self._cancelling = True
             return CancelMethod.UPSTREAM_CANCEL
         self._free_slot(cut=not link.protocol.reusable)
         if link.protocol.reusable:
             return CancelMethod.DISCARD
+        link.protocol.abandon()
+        self._return_ahead()
         self._want_standby(link.url)
         link.drop_reason = ConnectionReason.UTTERANCE_CANCEL
         self._wanted = True
@@ -408,6 +414,12 @@ class SynthesisSession(Session):
             if isinstance(event.error, (*_FATAL, errors.UpstreamCapacity)):
                 self.fail(event.error)
             return
+        if isinstance(event, tts.LateAudioReceived):
+            self._on_late_audio(event)
+            return
+        if isinstance(event, tts.RequestReturned):
+            self._return_ahead()
+            return
         utterance = self._line.head
         if utterance is None or utterance.request is not event.request:
             return
@@ -416,8 +428,11 @@ class SynthesisSession(Session):
                 try:
                     self._on_audio(link, utterance, event.pcm, now)
                 except NotTheSame:
-                    self._fail_utterance(utterance, _otherwise(utterance), now)
-                    self._wake.set()
+                    if utterance.doubted_s is None:
+                        self._fail_utterance(utterance, _otherwise(utterance), now)
+                        self._wake.set()
+                    else:
+                        utterance.is_compared = True
             case tts.WordReceived():
                 if utterance.settings.get("word_timings"):
                     word = utterance.add_word(event.text, event.start_s, event.end_s)
@@ -430,6 +445,8 @@ class SynthesisSession(Session):
 
     def _on_audio(self, link: TtsLink, utterance: Utterance, pcm: bytes, now: float) -> None:
         utterance.metrics.received(now)
+        if utterance.is_compared:
+            return
         if utterance.repetition is not None:
             pcm = utterance.repetition.receive(pcm)
             if utterance.repetition.caught_up:
@@ -441,6 +458,20 @@ class SynthesisSession(Session):
             utterance.heard.add(pcm)
             self._produce(utterance, utterance.encoder.encode(pcm), len(pcm) // 2)
             link.progressed = link.progressed or utterance.is_beyond_repeated
+
+    def _on_late_audio(self, event: tts.LateAudioReceived) -> None:
+        """Audio came for an utterance that was reported as completed: its tail was cut off."""
+        self.trace.late_audio(event.seconds)
+        request = event.request
+        if request.request_id in self._warned_late:
+            return
+        self._warned_late.append(request.request_id)
+        self._warn(
+            "LATE_AUDIO",
+            f"the upstream sent more audio of utterance {request.utterance_id!r} after its end was reported; it was "
+            "dropped",
+            request.utterance_id,
+        )
 
     def _produce(self, utterance: Utterance, audio: bytes, samples: int) -> None:
         size = self.ledger.settings.get("max_chunk_bytes")
@@ -456,6 +487,10 @@ class SynthesisSession(Session):
     def _on_completed(
         self, link: TtsLink, utterance: Utterance, event: tts.RequestCompleted, now: float
     ) -> None:
+        if utterance.is_compared and event.is_unconfirmed:
+            self._free_slot()
+            self._end_as_heard(utterance, now)
+            return
         if utterance.repetition is not None:
             self._fail_utterance(utterance, _otherwise(utterance), now)
             return
@@ -472,20 +507,36 @@ class SynthesisSession(Session):
         )
         self._free_slot()
         utterance.completion = event.source
+        utterance.is_unconfirmed = utterance.is_unconfirmed or event.is_unconfirmed
         utterance.finish_request()
-        if utterance.text_ended and not utterance.has_words:
+        if utterance.ahead is not None:
+            self._catch_up(now)
+        elif utterance.text_ended and not utterance.has_words:
             self._complete(utterance, now)
 
     def _complete(self, utterance: Utterance, now: float) -> None:
         self._produce(utterance, utterance.encoder.finish(), 0)
         utterance.whole = True
         self._leave(utterance, now)
-        self._emit(UtteranceCompleted(utterance, utterance.completion))
+        self._emit(UtteranceCompleted(utterance, utterance.completion, utterance.is_unconfirmed))
         self._schedule.apply_due(now, self.input_sequence)
+        self._catch_up(now)
 
     def _on_failed(self, utterance: Utterance, event: tts.RequestFailed, now: float) -> None:
         error = event.error
         self._free_slot(cut=self._link is None)
+        if event.is_doubtful:
+            heard_s = event.request.audio_bytes / 2 / self.audio_format.sample_rate_hz
+            if utterance.is_compared and ending.are_alike(utterance.doubted_s or 0.0, heard_s):
+                self.target.habits.ended_alike()
+                self._end_as_heard(utterance, now)
+                return
+            is_first_doubt, utterance.doubted_s = utterance.doubted_s is None, heard_s
+            if is_first_doubt:
+                # Perhaps nothing failed at all: looking again is no attempt to mend.
+                self._say_reconnecting(error, 0.0)
+                self._say_again(utterance, now)
+                return
         if isinstance(error, _FATAL) or error.metadata.get("close_code") == "1008":
             self._fail_utterance(utterance, error, now)
             self.fail(error)
@@ -498,6 +549,14 @@ class SynthesisSession(Session):
         if self._link is None:
             self._say_reconnecting(error, delay_s)
         self._say_again(utterance, now)
+
+    def _end_as_heard(self, utterance: Utterance, now: float) -> None:
+        """The request was whole the first time, though nothing said so."""
+        utterance.completion = tts.Completion.QUIET_TIMEOUT
+        utterance.is_unconfirmed = True
+        utterance.finish_request()
+        if utterance.text_ended and not utterance.has_words:
+            self._complete(utterance, now)
 
     def _say_again(self, utterance: Utterance, now: float) -> None:
         """What the current request has left unheard goes back in line."""
@@ -528,6 +587,7 @@ class SynthesisSession(Session):
         self._leave(utterance, now)
         self._emit(UtteranceFailed(utterance, error, sent_s))
         self._schedule.apply_due(now, self.input_sequence)
+        self._catch_up(now)
 
     def _leave(self, utterance: Utterance, now: float) -> None:
         """An utterance has ended, whatever became of it."""
@@ -539,6 +599,7 @@ class SynthesisSession(Session):
                 self._free_slot()  # it may have waited for its turn
         utterance.pieces.clear()
         utterance.forget_request()
+        utterance.ahead = None
         self._line.remove(utterance)
         self._update_room()
         self._wake.set()
@@ -553,6 +614,8 @@ class SynthesisSession(Session):
                 continue
             if self._line.head is None and self._link is not None:
                 self._socket.offer(self._give_up_socket)
+            if self._is_idle(self._now()):
+                self._slot.offer(self._slot.give_back)
             if self._ending is not None and self.state is not State.CONNECTING and not self._line:
                 self._finish(self._end_reason or EndReason.CLIENT_END, self._failure)
                 return
@@ -591,6 +654,9 @@ class SynthesisSession(Session):
             if not link.protocol.reusable and not self._request_open():
                 self._lose(link, link.reason(None), None)
                 return True
+            if link.protocol.wants_proof and not link.asked and not link.broken:
+                await self._ask(link)
+                return True
             if self._to_send and not link.broken:
                 await self._send(link, self._to_send.popleft())
                 if self._cancelling and not self._to_send:
@@ -601,7 +667,7 @@ class SynthesisSession(Session):
             await self._try_settings(trial.settings)
             return True
         utterance = self._to_speak(now)
-        settings = utterance.settings if utterance is not None else self.ledger.settings
+        settings = utterance.next_settings if utterance is not None else self.ledger.settings
         endpoint = self._endpoint(settings)
         if link is not None and link.endpoint != endpoint and not self._request_open():
             self._lose(link, ConnectionReason.SETTINGS_UPDATE, None)
@@ -617,7 +683,7 @@ class SynthesisSession(Session):
             self._socket.ask(now)  # it is needed: an offer of it is taken back
             if utterance is None or link.broken or held_back:
                 return False
-            if utterance.request is None and not self._admitted(utterance, now):
+            if not self._request_open() and not self._admitted(utterance, now):
                 return utterance.over
             await self._say(link, utterance, now)
             return True
@@ -692,16 +758,60 @@ class SynthesisSession(Session):
     def _to_speak(self, now: float) -> Utterance | None:
         """The utterance that has something to send now; what has nothing to say is completed on the way."""
         while (utterance := self._line.head) is not None:
-            request = utterance.request
-            if request is not None:
-                more = not request.closing and (utterance.pieces or utterance.text_ended)
-                return utterance if more else None
+            if utterance.request is not None:
+                return self._to_speak_behind(utterance, now)
             if utterance.has_words:
                 return utterance
             if not utterance.text_ended:
                 return None
             self._complete(utterance, now)  # all of it is spoken, or it was blank
         return None
+
+    def _to_speak_behind(self, head: Utterance, now: float) -> Utterance | None:
+        """The utterance that has something to send now, while the request of `head` is open."""
+        link, request = self._link, head.request
+        if link is None or request is None:
+            return None
+        if not request.closing:
+            return head if head.takes_text else None
+        for utterance in self._line:
+            if utterance.ahead is not None:
+                return utterance if utterance.takes_text else None
+        for utterance in self._line:
+            if utterance.has_words:
+                may = (
+                    self._schedule.trial is None and self._endpoint(utterance.next_settings) == link.endpoint
+                )
+                return utterance if may and link.protocol.may_follow(now) else None
+            if not utterance.text_ended:
+                return None  # more of it may come
+        return None
+
+    def _catch_up(self, now: float) -> None:
+        """What was sent ahead is what is spoken now, if all before it has ended."""
+        while (head := self._line.head) is not None and head.request is None:
+            if head.ahead is not None:
+                head.catch_up()
+                self._begin_request(head)
+                return
+            is_behind = any(u.ahead is not None for u in self._line)
+            if not is_behind or head.has_words or not head.text_ended:
+                return
+            self._complete(head, now)  # it was blank
+
+    def _return_ahead(self) -> None:
+        """What was sent ahead has to be sent again."""
+        for utterance in self._line:
+            utterance.return_ahead()
+        self._update_room()
+        self._wake.set()
+
+    def _is_idle(self, now: float) -> bool:
+        """Whether the account's place is kept only until the end of what was spoken can be reported."""
+        if self._link is None or self._cancelling:
+            return False
+        at = self._link.protocol.idle_at()
+        return at is not None and now >= at
 
     def _admitted(self, utterance: Utterance, now: float) -> bool:
         """Whether the account lets another request be active; waits for it, or fails the utterance."""
@@ -716,6 +826,8 @@ class SynthesisSession(Session):
     def _free_slot(self, *, cut: bool = False) -> None:
         """The request is over. One whose connection was cut may count as active for some time yet."""
         self._cancelling = False
+        if not cut and any(not request.ended for u in self._line for request in u.open_requests):
+            return  # it holds for what was sent ahead, too
         self._slot.give_back(self.target.account.slot_linger_s if cut else 0.0)
 
     def _give_up_socket(self) -> None:
@@ -739,34 +851,49 @@ class SynthesisSession(Session):
 
     async def _say(self, link: TtsLink, utterance: Utterance, now: float) -> None:
         """Send the utterance's next message."""
+        request = utterance.newest_request
         taken = utterance.take()
         if taken is None:
             raise AssertionError(f"{utterance!r} has nothing to say")
-        text, last = taken
-        request = utterance.request
-        if request is None:
+        text, last, is_cut = taken
+        if request is None or request.closing:
             self._requests += 1
-            request = tts.Request(f"{self.session_id[-12:]}-{self._requests}", utterance.settings)
-            utterance.request = request
-            if utterance.repetition is None:
-                utterance.heard = Heard()
-                utterance.request_base_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
-        request.settings = utterance.settings
-        utterance.request_text += text
-        if not utterance.started:
-            utterance.started = True
-            utterance.metrics.first_sent_at = now
-            self._emit(
-                UtteranceStarted(
-                    utterance.utterance_id, utterance.first_input_sequence, utterance.settings_revision
-                )
+            request = tts.Request(
+                f"{self.session_id[-12:]}-{self._requests}", utterance.next_settings, utterance.utterance_id
             )
+            if self._request_open():
+                utterance.send_ahead(request)
+            else:
+                utterance.request = request
+                self._begin_request(utterance)
+        utterance.note_sent(text, is_cut=is_cut)
+        if utterance.metrics.first_sent_at is None:
+            utterance.metrics.first_sent_at = now
         self._update_room()
         until, handed_ns = len(utterance.text) - utterance.waiting_chars, time.time_ns()
         for message in link.protocol.speak(request, text, last=last, now=now):
             await self._send(link, message)
         if utterance.trace is not None:
             utterance.trace.sent(until, handed_ns, time.time_ns())
+
+    def _begin_request(self, utterance: Utterance) -> None:
+        """A request of the utterance is the one that is spoken from now on."""
+        utterance.is_compared = False
+        if utterance.repetition is not None and utterance.request is not None:
+            utterance.request.doubted_audio_s = utterance.doubted_s
+            utterance.request.least_audio_s = (
+                utterance.heard.size_bytes / 2 / self.audio_format.sample_rate_hz
+            )
+        if utterance.repetition is None:
+            utterance.heard = Heard()
+            utterance.request_base_s = utterance.metrics.audio_samples / self.audio_format.sample_rate_hz
+        if not utterance.started:
+            utterance.started = True
+            self._emit(
+                UtteranceStarted(
+                    utterance.utterance_id, utterance.first_input_sequence, utterance.settings_revision
+                )
+            )
 
     async def _send(self, link: TtsLink, message: str) -> None:
         link.last_sent_at = self._now()
@@ -779,6 +906,21 @@ class SynthesisSession(Session):
             link.close_code = 1006
             self._take_events(link, link.protocol.failed(exc), self._now())
             self._lose(link, link.reason(exc), exc)
+
+    async def _ask(self, link: TtsLink) -> None:
+        """Ask whether the upstream is there: silence is an end only then."""
+        asked_at = self._now()
+        link.asked = True
+
+        def answered() -> None:
+            link.asked = False
+            link.protocol.answered(asked_at)
+            self._alarm.look_by(self._now())
+
+        try:
+            await link.transport.ping(answered)
+        except (TransportClosed, WavegateError):
+            link.broken = True  # its receiver will say why
 
     def _keep_alive(self, link: TtsLink, now: float) -> None:
         """Tell the upstream that the session lives."""
@@ -867,11 +1009,12 @@ class SynthesisSession(Session):
             self.audio_format.sample_rate_hz,
             self.context.client_session_id or self.session_id,
             target.habits,
+            alive_at=0.0,
         )
         ready, self._ready = self._ready, None
         base = await self._dial(url, attempt) if ready is None else self._adopt(url, ready[0])
-        if target.tts_mode is tts.Mode.FLUSH:
-            self._want_standby(url)  # the one way in which every barge-in costs a connection
+        if target.tts_mode is tts.Mode.FLUSH or not target.habits.obeys_cancel(self._now()):
+            self._want_standby(url)  # every barge-in costs a connection
         link = TtsLink(base, protocol)
         if ready is not None:
             link.opened_ahead = True
@@ -951,10 +1094,11 @@ class SynthesisSession(Session):
                 link.delivered = True
                 self.log.at_ns = time.time_ns()
                 now = self._now()
-                self._take_events(link, protocol.receive(message, now), now)
+                events = protocol.receive(message, now)
+                self._take_events(link, events, now)
                 self._alarm.look_by(now + LOOK_S)
-                if not protocol.reusable:
-                    self._wake.set()
+                if not events or not protocol.reusable:
+                    self._wake.set()  # a `complete`, perhaps: the next text may be sent
                 if self.log.full:
                     await self.log.room()
                     protocol.touch(self._now())
@@ -979,6 +1123,7 @@ class SynthesisSession(Session):
             return
         self._upstream = link.upstream
         self._link = None
+        self._return_ahead()
         self._socket.give_back()
         self._to_send.clear()
         if self._cancelling:
@@ -1036,8 +1181,11 @@ class SynthesisSession(Session):
             times.append(self._socket.deadline)  # while it dials, the driver could do nothing about it
         if self._link is not None:
             times.append(self._link.last_sent_at + KEEPALIVE_S)
+            protocol = self._link.protocol
             # While the caller is behind, nothing is read: silence is ours.
-            times.append(None if self.log.full else self._link.protocol.deadline())
+            times.append(None if self.log.full else protocol.deadline())
+            if self._slot.is_wanted:
+                times.append(protocol.idle_at())
         return min((t for t in times if t is not None), default=None)
 
     def _on_due(self, now: float) -> None:

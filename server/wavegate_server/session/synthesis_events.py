@@ -84,10 +84,14 @@ class WordsTimed:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceCompleted:
-    """All audio of an utterance came before this. `source` None: nothing was to be said."""
+    """All audio of an utterance came before this. `source` None: nothing was to be said.
+
+    `is_unconfirmed`: silence alone told the end, and nothing proves that all of the text was heard.
+    """
 
     utterance: Utterance
     source: Completion | None
+    is_unconfirmed: bool = False
 
 
 class CancelMethod(Enum):

@@ -341,6 +341,10 @@ class SynthesisTrace(SessionTrace):
                 self._record(instruments.ERRORS, 1, event.error.reason)
                 self._end(event.utterance, "failed", {})
 
+    def late_audio(self, seconds: float) -> None:
+        """Audio came for an utterance that was reported as completed."""
+        self._telemetry.record(instruments.LATE_AUDIO, seconds)
+
     def failed(self, error: WavegateError) -> None:
         """What is being said fails, with the session."""
         for trace in list(self._live):

@@ -18,6 +18,8 @@ class TtsLink(Link):
         self.last_sent_at = base.opened_at
         self.opened_ahead = False
         """Whether it was a standby connection."""
+        self.asked = False
+        """Whether a ping waits for its answer."""
         self.broken = False
         """A send found it closed; its receiver will say why."""
         self.close_code: int | None = None

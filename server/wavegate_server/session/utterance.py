@@ -38,6 +38,17 @@ class Cut(Enum):
     CUT = auto()
 
 
+@dataclass(slots=True)
+class Ahead:
+    """A request that was sent while the one before it was still to be reported as ended."""
+
+    request: Request
+    text: str = ""
+    """What was sent in it."""
+    was_cut: bool = False
+    """Whether a cut, and not the utterance's end, closed it."""
+
+
 class EstimateSource(Enum):
     """How spoken text is known; the contract's enum."""
 
@@ -140,12 +151,22 @@ class Utterance:
     """What of the current request was delivered, or of the lost one that it repeats."""
     repetition: Repetition | None = None
     """Set while what was heard already comes again."""
+    repeated_settings: Settings | None = None
+    """The settings of the text that comes first, where it was sent before and lost: it keeps them."""
+    doubted_s: float | None = None
+    """Playing time after which the current request fell silent where that may have been its end, in seconds."""
+    is_compared: bool = False
+    """Whether the current request, which was doubted, sounds otherwise this time: only its length is of use."""
     repeated_s: float = 0.0
     """Playing time at the beginning of the current request that came before: of a word that a lost connection cut."""
     request_cut: bool = False
     """Whether a cut, and not the utterance's end, closed the current request."""
+    ahead: Ahead | None = None
+    """The request behind the current one, or behind that of the utterance before this one."""
     completion: Completion | None = None
     """How the end of the latest request was known; None: nothing was spoken yet."""
+    is_unconfirmed: bool = False
+    """Whether silence alone told the end of one of its requests."""
     whole: bool = False
     """Whether all of it was spoken."""
     held_byte: bytes = b""
@@ -182,6 +203,28 @@ class Utterance:
         return heard_s - self.request_base_s > self.repeated_s + ROUNDING_S
 
     @property
+    def next_settings(self) -> Settings:
+        """The settings of the next message."""
+        return self.settings if self.repeated_settings is None else self.repeated_settings
+
+    @property
+    def newest_request(self) -> Request | None:
+        """The request that takes its text; None where the next text begins one."""
+        return self.ahead.request if self.ahead is not None else self.request
+
+    @property
+    def open_requests(self) -> list[Request]:
+        """The requests that were sent and whose end is still to come, the older one first."""
+        ahead = self.ahead.request if self.ahead is not None else None
+        return [request for request in (self.request, ahead) if request is not None]
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether there is something to send, or to close, in the newest request."""
+        request = self.newest_request
+        return request is not None and not request.closing and bool(self.pieces or self.text_ended)
+
+    @property
     def waiting_chars(self) -> int:
         return sum(len(p) for p in self.pieces if isinstance(p, str))
 
@@ -199,41 +242,80 @@ class Utterance:
 
     def cut_before_waiting(self) -> None:
         """Close the open request before what is still waiting: the next message opens another."""
-        if self._can_close() and not (self.pieces and self.pieces[0] is Cut.CUT):
-            self.pieces.appendleft(Cut.CUT)
+        if self._can_close():
+            at = 0
+        elif self.request is None and self.repeated_settings is not None:
+            at = 1  # behind what is said again
+        else:
+            return
+        if len(self.pieces) <= at or self.pieces[at] is not Cut.CUT:
+            self.pieces.insert(at, Cut.CUT)
 
     def _can_close(self) -> bool:
-        return self.request is not None and not self.request.closing
+        request = self.newest_request
+        return request is not None and not request.closing
 
-    def take(self) -> tuple[str, bool] | None:
-        """The next message: its text, and whether it closes the request. None while there is nothing to say.
+    def send_ahead(self, request: Request) -> None:
+        """Send the next text in `request`, behind the one whose end is still to be reported."""
+        self.ahead = Ahead(request)
 
-        Leading white space waits for the text it belongs to, and is dropped where none follows.
+    def return_ahead(self) -> None:
+        """Put what was sent ahead back in line."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is None:
+            return
+        if ahead.was_cut:
+            self.pieces.appendleft(Cut.CUT)
+        self.pieces.appendleft(ahead.text)
+
+    def catch_up(self) -> None:
+        """The request before has ended: what was sent ahead is what is spoken now."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            self.request, self.request_text, self.request_cut = ahead.request, ahead.text, ahead.was_cut
+
+    def note_sent(self, text: str, *, is_cut: bool) -> None:
+        """`text` is sent in the newest request; a cut closes it, or not."""
+        if self.ahead is not None:
+            self.ahead.text += text
+            self.ahead.was_cut = is_cut
+        else:
+            self.request_text += text
+            self.request_cut = is_cut
+
+    def take(self) -> tuple[str, bool, bool] | None:
+        """The next message: its text, whether it closes the request, and whether a cut does. None while there is
+        nothing to say.
+
+        It begins a request where the newest one takes no more text. Leading white space waits for the text it belongs
+        to, and is dropped where none follows.
         """
+        newest = self.newest_request
+        fresh = newest is None or newest.closing
         text = ""
         while self.pieces:
             piece = self.pieces.popleft()
             if isinstance(piece, str):
                 text += piece
                 continue
-            if self.request is None and not text.strip():
+            if fresh and not text.strip():
                 continue  # nothing was said before this cut
-            self.request_cut = True
-            return text, True
-        fresh = self.request is None
+            return text, True, True
         if fresh and not text.strip():
             if text and not self.text_ended:
                 self.pieces.append(text)
             return None
         if self.text_ended:
-            return text, True
-        return (text, False) if text else None
+            return text, True, False
+        return (text, False, False) if text else None
 
     def give_back(self) -> None:
         """Put what the current request said back in line: it was lost unheard."""
         if self.request_cut:
             self.pieces.appendleft(Cut.CUT)
         self.pieces.appendleft(self.request_text)
+        if self.request is not None:
+            self.repeated_settings = self.request.settings
         self.lose_request()
 
     def say_again(self) -> bool:
@@ -279,12 +361,15 @@ class Utterance:
     def finish_request(self) -> None:
         """All of the current request was spoken."""
         self.forget_request()
+        self.repeated_settings = None
+        self.doubted_s = None
+        self.is_compared = False
         self.repetition = None
         self.repeated_s = 0.0
         self.heard = Heard()
 
     def forget_request(self) -> None:
-        """The current request is over, one way or the other."""
+        """The current request is over, one way or the other. What was sent ahead of its end stays."""
         self.request = None
         self.request_text = ""
         self.request_cut = False

@@ -220,6 +220,12 @@ AUDIO_SECONDS: Final = Instrument(
 CHARACTERS: Final = Instrument(
     "wavegate.characters", _C, "{character}", "Characters of text received.", of_session=True
 )
+LATE_AUDIO: Final = Instrument(
+    "wavegate.audio.late",
+    _C,
+    "s",
+    "Playing time that an upstream sent for utterances after their end was reported. Anything but 0 is speech cut off.",
+)
 ERRORS: Final = Instrument(
     "wavegate.errors", _C, "{error}", "Calls and utterances that failed, by reason.", ("reason",)
 )

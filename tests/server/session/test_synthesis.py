@@ -7,6 +7,7 @@ by hand.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -40,17 +41,14 @@ from wavegate_server.session.synthesis_events import (
 )
 from wavegate_server.session.transport import SEND_TIMEOUT_S
 from wavegate_server.session.utterance import EstimateSource, TimedWord
+from wavegate_server.waves.ending import LAST_WORD_S, OWED_S, Habits
 from wavegate_server.waves.tts import (
-    CONFIRM_S,
     KEEPALIVE_ID,
     MAX_GARBAGE,
-    OWED_S,
-    QUIET_UNKNOWN_S,
     TTS_OLD_PATH,
     TTS_PATH,
     TTS_V2_PATH,
     Completion,
-    Habits,
     Mode,
 )
 
@@ -63,6 +61,7 @@ from tests.support.speaking import (
     delta,
     spoken_pcm,
     texts,
+    used_to_it,
 )
 from tests.support.transport import FakeDialer, FakeTransport, tts_chunk, tts_complete, tts_error, tts_word
 from tests.support.virtual_time import settle, virtual_time
@@ -938,18 +937,50 @@ async def test_word_times_come_when_asked_for(asked_for: bool | None) -> None:
 
 @virtual_time
 async def test_an_upstream_without_complete_is_found_out_by_its_quiet() -> None:
-    habits = Habits()
-    async with Caller(voices(completes=False), habits=habits) as caller:
+    """A pause proves nothing, so the report is as late as a stall would be. It says that nothing proves the end.
+
+    The first text is spoken once more, since it may have been a stall: it ends alike, and so it was none.
+    """
+    async with Caller(voices(completes=False), habits=used_to_it()) as caller:
+        late_s = []
+        for number, text in enumerate(("One.", "Two.", "Three."), 1):
+            caller.say(text, f"u{number}", end=True)
+            completed = await caller.until(UtteranceCompleted, number)
+            assert completed.source is Completion.QUIET_TIMEOUT
+            assert completed.is_unconfirmed
+            heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
+            late_s.append(now() - heard)
+        assert caller.text() == "One.Two.Three."
+        assert late_s == pytest.approx([OWED_S + LAST_WORD_S, OWED_S, OWED_S], abs=0.2)
+        assert len(caller.dialer.transports) == 2
+
+
+@virtual_time
+async def test_a_voice_that_speaks_otherwise_each_time_ends_alike_by_its_length() -> None:
+    """An upstream that sends no `complete`: the second time tells that the first one was whole, and is not heard."""
+    async with Caller(silent(), habits=used_to_it()) as caller:
         caller.say("One.", "u1", end=True)
+        for connection, said in enumerate(("One.", "ONE.")):
+            upstream, sent = await first_message(caller.dialer, connection)
+            upstream.say(tts_chunk(spoken_pcm(said), sent["request_id"]))
         completed = await caller.until(UtteranceCompleted)
-        assert completed.source is Completion.QUIET_TIMEOUT
-        heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
-        assert now() - heard == pytest.approx(QUIET_UNKNOWN_S)
-        caller.say("Two.", "u2", end=True)
-        await caller.until(UtteranceCompleted, 2)
-        heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced, "u2")[-1])]
-        assert now() - heard < 1, "now its habits are known"
-        assert caller.text() == "One.Two."
+        assert completed.is_unconfirmed
+        assert caller.text() == "One."
+
+
+@virtual_time
+async def test_a_voice_that_speaks_otherwise_and_on_the_second_time_was_cut_the_first_time() -> None:
+    async with Caller(silent(), habits=used_to_it()) as caller:
+        caller.say("One, two, three.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("One, two,"), sent["request_id"]))
+        upstream, sent = await first_message(caller.dialer, 1)
+        upstream.say(
+            tts_chunk(spoken_pcm("ONE, TWO, THREE."), sent["request_id"]), tts_complete(sent["request_id"])
+        )
+        failed = await caller.until(UtteranceFailed)
+        assert failed.audio_sent_s == pytest.approx(9 * CHAR_S)
+        assert caller.text() == "One, two,"
 
 
 @virtual_time
@@ -981,7 +1012,9 @@ async def test_an_upstream_that_echoes_no_ids() -> None:
 @virtual_time
 async def test_an_utterance_that_ends_by_quiet_is_not_trusted_where_frames_name_nobody() -> None:
     """A late frame could not be told from those of the next utterance."""
-    async with Caller(voices(echoes=False, completes=False)) as caller:
+    async with Caller(
+        voices(echoes=False, completes=False), habits=used_to_it(sends_complete=False)
+    ) as caller:
         caller.say("One.", "u1", end=True)
         caller.say("Two.", "u2", end=True)
         await caller.until(UtteranceCompleted, 2)
@@ -990,8 +1023,8 @@ async def test_an_utterance_that_ends_by_quiet_is_not_trusted_where_frames_name_
 
 
 @virtual_time
-async def test_late_audio_of_an_ended_utterance_is_dropped() -> None:
-    async with Caller(silent()) as caller:
+async def test_late_audio_of_an_ended_utterance_is_dropped_and_told() -> None:
+    async with Caller(silent(), habits=used_to_it(sends_complete=False)) as caller:
         caller.say("One.", "u1", end=True)
         upstream, sent = await first_message(caller.dialer)
         old = sent["request_id"]
@@ -1005,6 +1038,8 @@ async def test_late_audio_of_an_ended_utterance_is_dropped() -> None:
         upstream.say(tts_chunk(spoken_pcm("Two."), new, "up-2"), tts_complete(new, "up-2"))
         await caller.until(UtteranceCompleted, 2)
         assert (caller.text("u1"), caller.text("u2")) == ("One.", "Two.")
+        (warning,) = caller.of(WarningRaised)
+        assert (warning.reason, warning.utterance_id) == ("LATE_AUDIO", "u1")
 
 
 # -- settings ----------------------------------------------------------------------------------------------------
@@ -2376,15 +2411,38 @@ async def test_a_key_that_is_refused_in_a_frame_ends_both() -> None:
 
 
 @virtual_time
-async def test_a_little_garbage_is_passed_over() -> None:
+async def test_what_holds_no_audio_is_passed_over() -> None:
     async with Caller(silent()) as caller:
+        upstream = await caller.dialer.connection(0)
+        await caller.until(SessionStarted)
+        upstream.say("nonsense", b"\x00")
+        await settle()
         caller.say("Hello.", "u1", end=True)
-        upstream, sent = await first_message(caller.dialer)
-        name = sent["request_id"]
-        upstream.say("nonsense", {"status": "unheard of"}, b"\x00", tts_chunk(b"", name))
+        await upstream.expect()
+        name = upstream.json_sent()[0]["request_id"]
+        upstream.say({"status": "unheard of"}, tts_chunk(b"", name))
         upstream.say(tts_chunk(spoken_pcm("Hello."), name), tts_complete(name))
         await caller.until(UtteranceCompleted)
         assert caller.text() == "Hello."
+        assert len(caller.dialer.transports) == 1
+
+
+@pytest.mark.parametrize("frame", ["nonsense", b"\x00\x01", "[1, 2]", '{"audio": 5}', "null"])
+@virtual_time
+async def test_a_frame_in_the_place_of_audio_is_a_hole_and_mended_by_another_connection(
+    frame: str | bytes,
+) -> None:
+    async with Caller(silent()) as caller:
+        caller.say("Hello there.", "u1", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("Hello "), sent["request_id"]), frame)
+        upstream.say(tts_chunk(spoken_pcm("re."), sent["request_id"]), tts_complete(sent["request_id"]))
+        upstream, sent = await first_message(caller.dialer, 1)
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Hello there."), name), tts_complete(name))
+        completed = await caller.until(UtteranceCompleted)
+        assert caller.text() == "Hello there."
+        assert not completed.is_unconfirmed
 
 
 @virtual_time
@@ -3079,10 +3137,149 @@ async def test_totals() -> None:
 
 
 @virtual_time
-async def test_quiet_is_confirmed_after_a_longer_text() -> None:
-    """One second at most is what the confirmation of an end costs."""
+async def test_the_end_of_a_longer_text_is_known_at_once_where_the_upstream_is_known() -> None:
+    """Another release may follow a `complete`, until it was seen twice that none does."""
+    late_s = []
     async with Caller() as caller:
-        caller.say("One. Two. Three.", "u1", end=True)
+        for number in range(1, 5):
+            caller.say("One. Two. Three.", f"u{number}", end=True)
+            await caller.until(UtteranceCompleted, number)
+            heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
+            late_s.append(now() - heard)
+    assert late_s == pytest.approx([OWED_S, OWED_S, 0.0, 0.0], abs=0.01)
+
+
+# -- from one utterance to the next ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["Yes.", "Yes. No.", "One. Two. Three, and so on.", "… …"])
+@pytest.mark.parametrize("streamed", [False, True])
+@BOTH_MODES
+@virtual_time
+async def test_the_next_utterance_follows_without_a_hole(text: str, streamed: bool, mode: Mode) -> None:
+    """From the last sample of one to the first of the next: the upstream's time to first audio, and 20 ms."""
+    first_audio_s = 0.15
+    dialer = voices(delay_s=first_audio_s, chunk_interval_s=0.05)
+    async with Caller(dialer, tts_mode=mode) as caller:
+        names = [f"u{number}" for number in range(1, 6)]
+        for name in names:
+            for piece in text if streamed else [text]:
+                caller.say(piece, name)
+            caller.end(name)
+        await caller.until(UtteranceCompleted, len(names))
+        assert caller.text() == text * len(names)
+        audio = [
+            (at, e)
+            for at, e in zip(caller.heard_at, caller.heard, strict=True)
+            if isinstance(e, AudioProduced)
+        ]
+        for before, after in itertools.pairwise(names):
+            last = max(at for at, e in audio if e.utterance.utterance_id == before)
+            first = min(at for at, e in audio if e.utterance.utterance_id == after)
+            paced_s = 0.05  # this voice says `complete` one interval after its last chunk
+            assert first - last <= paced_s + first_audio_s + 0.02
+        assert len(dialer.transports) == 1
+
+
+@virtual_time
+async def test_a_flush_makes_no_hole_either() -> None:
+    async with Caller(voices(delay_s=0.15)) as caller:
+        caller.say("One. Two.", "u1")
+        caller.flush()
+        caller.say(" Three. Four.", "u1", end=True)
         await caller.until(UtteranceCompleted)
-        heard = caller.heard_at[caller.heard.index(caller.of(AudioProduced)[-1])]
-        assert now() - heard == pytest.approx(CONFIRM_S, abs=0.01)
+        assert caller.text() == "One. Two. Three. Four."
+        times = [
+            at for at, e in zip(caller.heard_at, caller.heard, strict=True) if isinstance(e, AudioProduced)
+        ]
+        assert max(b - a for a, b in itertools.pairwise(times)) <= 0.15 + 0.02
+
+
+@virtual_time
+async def test_what_was_sent_ahead_is_sent_again_when_the_connection_breaks() -> None:
+    async with Caller(silent()) as caller:
+        caller.say("One. Two.", "u1", end=True)
+        caller.say("Three.", "u2", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("One."), sent["request_id"]), tts_complete(sent["request_id"]))
+        await upstream.expect(start=1)  # sent ahead, though the first may have more to say
+        upstream.drop()
+        upstream, sent = await first_message(caller.dialer, 1)
+        assert sent["text"] == "One. Two."
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("One. Two."), name), tts_complete(name))
+        await upstream.expect(start=1)
+        name = upstream.json_sent()[1]["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Three."), name, "up-2"), tts_complete(name, "up-2"))
+        await caller.until(UtteranceCompleted, 2)
+        assert (caller.text("u1"), caller.text("u2")) == ("One. Two.", "Three.")
+        assert caller.endings() == ["completed u1", "completed u2"]
+
+
+@BOTH_MODES
+@virtual_time
+async def test_a_barge_in_stops_what_was_sent_ahead_too(mode: Mode) -> None:
+    async with Caller(silent(), tts_mode=mode) as caller:
+        caller.say("One. Two.", "u1", end=True)
+        caller.say("Three.", "u2", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        upstream.say(tts_chunk(spoken_pcm("One."), sent["request_id"]), tts_complete(sent["request_id"]))
+        await upstream.expect(start=1)
+        ahead = upstream.json_sent()[1]["request_id"]
+        caller.cancel()
+        caller.say("Four.", "u3", end=True)
+        if mode is Mode.CONTINUATIONS:
+            await upstream.expect(lambda m: m.get("cancel_request") and m["context_id"] == ahead)
+        else:
+            upstream = await caller.dialer.connection(1)
+        index = await upstream.expect(lambda m: m.get("text") == "Four.")
+        name = upstream.json_sent()[index]["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Three."), ahead, "up-2"))
+        upstream.say(tts_chunk(spoken_pcm("Four."), name, "up-3"), tts_complete(name, "up-3"))
+        await caller.until(UtteranceCompleted)
+        assert caller.endings() == ["cancelled u1", "cancelled u2", "completed u3"]
+        assert caller.text() == "One.Four."
+
+
+@pytest.mark.parametrize("which", ["u1", "u2"])
+@virtual_time
+async def test_cancelling_one_of_two_that_are_sent_leaves_the_other(which: str) -> None:
+    async with Caller(silent()) as caller:
+        caller.say("One. Two.", "u1", end=True)
+        caller.say("Three.", "u2", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        old = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("One."), old), tts_complete(old))
+        await upstream.expect(start=1)
+        new = upstream.json_sent()[1]["request_id"]
+        caller.cancel(which)
+        await settle()
+        upstream.say(tts_chunk(spoken_pcm(" Two."), old), tts_complete(old))
+        upstream.say(tts_chunk(spoken_pcm("Three."), new, "up-2"), tts_complete(new, "up-2"))
+        await caller.until(UtteranceCompleted)
+        assert caller.text() == ("One.Three." if which == "u1" else "One. Two.")
+        assert len(caller.endings()) == 2
+
+
+@virtual_time
+async def test_text_after_a_cancel_that_is_not_obeyed_goes_over_the_standby_at_once() -> None:
+    """It is learnt once; from then on no cancel is sent, and the method says so."""
+    async with Caller(voices(obeys=False, chunk_interval_s=0.1), account=Account(standby=True)) as caller:
+        long = "A text that takes its time to be spoken, and is not let finish."
+        for number in range(1, 5):
+            caller.say(long, f"u{number}", end=True)
+            await caller.until(AudioProduced, matches=lambda e, n=number: e.utterance.utterance_id == f"u{n}")
+            caller.cancel()
+            caller.say("Next.", f"n{number}", end=True)
+            at = now()
+            first = await caller.until(
+                AudioProduced, matches=lambda e, n=number: e.utterance.utterance_id == f"n{n}"
+            )
+            assert first is not None
+            if number > 1:
+                assert now() - at <= 0.1 + 0.02, "the voice's own time to first audio"
+            await caller.until(UtteranceCompleted, number)
+            await asyncio.sleep(1)
+        methods = [c.method for c in caller.of(UtteranceCancelled)]
+        assert methods == [CancelMethod.UPSTREAM_CANCEL, *[CancelMethod.RECONNECT] * 3]
+        assert [caller.text(f"n{n}") for n in range(1, 5)] == ["Next."] * 4

@@ -24,7 +24,8 @@ from wavegate_server.session.synthesis_events import (
     UtteranceFailed,
     UtteranceStarted,
 )
-from wavegate_server.waves.tts import Completion, Habits, Mode
+from wavegate_server.waves.ending import Habits
+from wavegate_server.waves.tts import Completion, Mode
 
 from tests.support.seeds import repetitions
 from tests.support.speaking import Caller, id_of, spoken_pcm, spoken_text

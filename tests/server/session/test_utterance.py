@@ -43,30 +43,35 @@ class Sender:
         self.sent: list[tuple[int, str, bool]] = []
         """Number of the request, text, whether it closed the request."""
         self.requests = 0
-        self.core = TtsProtocol(Mode.CONTINUATIONS, 24_000, "s")
 
     def send(self) -> bool:
         """Send the next message; False when there is none."""
         taken = self.said.take()
         if taken is None:
             return False
-        text, last = taken
-        if self.said.request is None:
+        text, last, is_cut = taken
+        request = self.said.newest_request
+        if request is None or request.closing:
             self.requests += 1
-            self.said.request = Request(f"r-{self.requests}", {})
-        self.said.request_text += text
-        self.core.speak(self.said.request, text, last=last, now=0.0)
+            request = Request(f"r-{self.requests}", {})
+            if self.said.request is None:
+                self.said.request = request
+            else:
+                self.said.send_ahead(request)
+        self.said.note_sent(text, is_cut=is_cut)
+        if last:
+            TtsProtocol(Mode.CONTINUATIONS, 24_000, "s").speak(request, text, last=True, now=0.0)
         self.sent.append((self.requests, text, last))
         return True
 
     def complete(self) -> None:
         """The open request was spoken to its end."""
-        self.core.abandon()
-        self.said.forget_request()
+        self.said.finish_request()
+        self.said.catch_up()
 
     def lose(self) -> None:
-        """The open request was lost unheard."""
-        self.core.abandon()
+        """The open request was lost unheard, and what was sent ahead with it."""
+        self.said.return_ahead()
         self.said.give_back()
 
     def send_all(self) -> list[tuple[int, str, bool]]:
@@ -87,7 +92,7 @@ class Sender:
 def test_a_whole_utterance_is_one_message() -> None:
     said = utterance("Hello there.")
     said.text_ended = True
-    assert said.take() == ("Hello there.", True)
+    assert said.take() == ("Hello there.", True, False)
 
 
 def test_text_goes_as_it_comes_and_an_empty_one_closes() -> None:
@@ -107,7 +112,7 @@ def test_what_waits_goes_as_one_message() -> None:
     said.add("")
     said.add("three")
     assert said.waiting_chars == 13
-    assert said.take() == ("One two three", False)
+    assert said.take() == ("One two three", False, False)
     assert said.waiting_chars == 0
 
 
@@ -118,7 +123,7 @@ def test_leading_blanks_wait_for_their_text() -> None:
     said.add("\n")
     assert said.take() is None
     said.add("Hello")
-    assert said.take() == ("  \nHello", False)
+    assert said.take() == ("  \nHello", False, False)
     assert not said.blank
 
 
@@ -196,7 +201,7 @@ def test_an_immediate_change_closes_the_request_before_what_waits() -> None:
 def test_an_immediate_change_with_no_request_open_changes_nothing() -> None:
     said = utterance("One")
     said.cut_before_waiting()
-    assert said.take() == ("One", False)
+    assert said.take() == ("One", False, False)
 
 
 def test_what_was_lost_unheard_is_said_again() -> None:
@@ -266,11 +271,11 @@ class TextIsConserved(RuleBasedStateMachine):
 
     @rule()
     def send(self) -> None:
-        request = self.said.request
-        if request is not None:
-            if request.closing or not (self.said.pieces or self.said.text_ended):
+        request = self.said.newest_request
+        if request is not None and not request.closing:
+            if not self.said.takes_text:
                 return
-        elif not self.said.has_words:
+        elif not self.said.has_words or self.said.ahead is not None:
             return
         assert self.sender.send(), "there was something to say"
 
@@ -288,7 +293,8 @@ class TextIsConserved(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_or_said_twice(self) -> None:
         waiting = "".join(p for p in self.said.pieces if isinstance(p, str))
-        all_of_it = "".join(self.heard) + self.said.request_text + waiting
+        ahead = self.said.ahead.text if self.said.ahead is not None else ""
+        all_of_it = "".join(self.heard) + self.said.request_text + ahead + waiting
         if not (self.said.text_ended and not self.said.has_words):
             assert all_of_it == self.given
         assert all_of_it.split() == self.given.split() or "".join(all_of_it.split()) == "".join(

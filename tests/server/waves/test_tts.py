@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,22 +16,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wavegate_server import errors
 from wavegate_server.waves import tts
+from wavegate_server.waves.ending import (
+    HAND_OVER_S,
+    LAST_WORD_S,
+    NOTHING_TO_SAY_S,
+    OWED_S,
+    PACE_REQUESTS,
+    Custom,
+    Habits,
+    Pace,
+    PerRequest,
+)
 from wavegate_server.waves.tts import (
-    CONFIRM_S,
     KEEPALIVE_ID,
     LATE_CANCEL_S,
     MAX_GARBAGE,
-    OWED_S,
-    QUIET_SILENT_S,
-    QUIET_UNKNOWN_S,
     AudioReceived,
     Completion,
     ConnectionFailed,
-    Habits,
+    LateAudioReceived,
     Mode,
     Request,
     RequestCompleted,
     RequestFailed,
+    RequestReturned,
     TtsEvent,
     TtsProtocol,
     WordReceived,
@@ -234,7 +242,7 @@ def test_no_keepalive_falls_into_an_open_request(mode: Mode) -> None:
     assert talk.core.keepalive(VOICE) == []
     talk.audio(r)
     talk.complete(r)
-    talk.wait(CONFIRM_S)
+    talk.wait(OWED_S)
     assert talk.core.keepalive(VOICE) != []
 
 
@@ -279,8 +287,8 @@ def test_the_path_follows_the_model(model: str, old_paths: bool, path: str) -> N
 
 def test_completion_and_buffer_times_always_have_a_value() -> None:
     """The upstream's own 4 s of `complete_backoff_ms` would hold back the end of every utterance."""
-    assert tts.defaults(Mode.CONTINUATIONS) == {"max_buffer_delay": 3.0, "completion_backoff": 0.1}
-    assert tts.defaults(Mode.FLUSH) == {"max_buffer_delay": 0.0, "completion_backoff": 0.1}
+    assert tts.defaults(Mode.CONTINUATIONS) == {"max_buffer_delay": 3.0, "completion_backoff": 0.0}
+    assert tts.defaults(Mode.FLUSH) == {"max_buffer_delay": 0.0, "completion_backoff": 0.0}
 
 
 # -- how a request ends ------------------------------------------------------------------------------------------
@@ -301,19 +309,20 @@ class Way:
     end: Completion | type[errors.WavegateError]
     after_s: float = 0.0
     reusable: bool = True
+    unconfirmed: bool = False
     sends_complete: bool | None = None
     """What was known of the upstream before."""
     learns: bool | None = None
     """What is known of it afterwards."""
-    words: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
 
 
-AUDIO: Step = ("audio", 1.0)
+AUDIO: Step = ("audio", 1.2)
 COMPLETE: Step = ("complete", {})
 UP, QUIET = Completion.UPSTREAM, Completion.QUIET_TIMEOUT
+STALL = errors.UpstreamStalled
 
 WAYS = [
     Way("complete of one release", ONE_SENTENCE, (AUDIO, COMPLETE), UP, learns=True),
@@ -324,39 +333,58 @@ WAYS = [
         UP,
         learns=True,
     ),
-    Way("complete of a longer text", SENTENCES, (AUDIO, COMPLETE), UP, CONFIRM_S, learns=True),
     Way(
-        "complete of each release",
+        "one complete of a text that can have several releases",
         SENTENCES,
-        (AUDIO, COMPLETE, ("pause", CONFIRM_S - 0.01), AUDIO, COMPLETE, AUDIO, COMPLETE),
+        (AUDIO, COMPLETE),
         UP,
-        CONFIRM_S,
+        OWED_S,
+        unconfirmed=True,
         learns=True,
     ),
-    Way("several completes at the end", SENTENCES, (AUDIO, COMPLETE, COMPLETE), UP, CONFIRM_S, learns=True),
     Way(
-        "no complete, from an upstream not known yet",
-        ONE_SENTENCE,
-        (AUDIO,),
-        QUIET,
-        QUIET_UNKNOWN_S,
-        learns=False,
+        "a complete of each release, with pauses",
+        SENTENCES,
+        (
+            AUDIO,
+            COMPLETE,
+            ("pause", OWED_S - 0.01),
+            AUDIO,
+            COMPLETE,
+            ("pause", OWED_S - 0.01),
+            AUDIO,
+            COMPLETE,
+        ),
+        UP,
+        learns=True,
     ),
+    Way(
+        "a complete that is said again",
+        SENTENCES,
+        (AUDIO, COMPLETE, COMPLETE, COMPLETE),
+        UP,
+        OWED_S,
+        unconfirmed=True,
+        learns=True,
+    ),
+    Way("no complete, from an upstream not known yet", ONE_SENTENCE, (AUDIO,), STALL, OWED_S, reusable=False),
     Way(
         "no complete, from an upstream that sends none",
         ONE_SENTENCE,
         (AUDIO,),
         QUIET,
-        QUIET_SILENT_S,
+        OWED_S,
+        unconfirmed=True,
         sends_complete=False,
         learns=False,
     ),
     Way(
         "a pause in the audio of an upstream that sends no complete",
         SENTENCES,
-        (AUDIO, ("pause", QUIET_SILENT_S - 0.01), AUDIO),
+        (AUDIO, ("pause", OWED_S - 0.01), AUDIO),
         QUIET,
-        QUIET_SILENT_S,
+        OWED_S,
+        unconfirmed=True,
         sends_complete=False,
         learns=False,
     ),
@@ -364,7 +392,7 @@ WAYS = [
         "no complete, from an upstream that sent them before",
         ONE_SENTENCE,
         (AUDIO,),
-        errors.UpstreamStalled,
+        STALL,
         OWED_S,
         reusable=False,
         sends_complete=True,
@@ -392,6 +420,7 @@ WAYS = [
         (AUDIO, COMPLETE, ("close", None)),
         errors.UpstreamUnavailable,
         reusable=False,
+        learns=True,
     ),
     Way(
         "the socket closes without complete",
@@ -407,14 +436,23 @@ WAYS = [
         errors.UpstreamCapacity,
         reusable=False,
     ),
-    Way("nothing comes", ONE_SENTENCE, (), errors.UpstreamStalled, OWED_S, reusable=False),
-    Way("nothing to say, and nothing comes", "🙂 …", (), QUIET, QUIET_UNKNOWN_S),
+    Way("nothing comes", ONE_SENTENCE, (), STALL, OWED_S, reusable=False),
+    Way("nothing to say, and nothing comes", "🙂 …", (), QUIET, NOTHING_TO_SAY_S),
     Way("nothing to say, and a complete", "🙂", (COMPLETE,), UP, learns=True),
-    Way("complete without audio, for a text", ONE_SENTENCE, (COMPLETE,), UP, QUIET_UNKNOWN_S, learns=True),
+    Way("nothing to say, and it is said", "🙂", (AUDIO,), QUIET, OWED_S, unconfirmed=True),
+    Way(
+        "complete without audio, for a text",
+        ONE_SENTENCE,
+        (COMPLETE,),
+        STALL,
+        OWED_S,
+        reusable=False,
+        learns=True,
+    ),
     Way(
         "complete first, audio late",
         ONE_SENTENCE,
-        (COMPLETE, ("pause", QUIET_UNKNOWN_S - 0.01), AUDIO, COMPLETE),
+        (COMPLETE, ("pause", OWED_S - 0.01), AUDIO, COMPLETE),
         UP,
         learns=True,
     ),
@@ -464,7 +502,7 @@ def test_ways_to_end(way: Way, mode: Mode, echoes: bool) -> None:
     assert end.request is r
     assert r.ended
     if isinstance(way.end, Completion):
-        assert end == RequestCompleted(r, way.end)
+        assert end == RequestCompleted(r, way.end, way.unconfirmed)
     else:
         assert isinstance(end, RequestFailed)
         assert type(end.error) is way.end
@@ -485,31 +523,25 @@ def test_the_next_request_follows_on_the_same_connection(mode: Mode) -> None:
         assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
 
 
-@BOTH_MODES
-def test_an_end_is_never_four_seconds_late(mode: Mode) -> None:
-    """Whatever way this upstream has, once it has said everything."""
-    for way in WAYS:
-        if isinstance(way.end, Completion):
-            assert way.after_s < 4
-
-
-def test_two_stalls_in_a_row_make_the_habit_doubtful_and_the_next_quiet_an_end() -> None:
-    """An upstream that no longer sends `complete` costs two requests, not every one from then on."""
+def test_two_stalls_in_a_row_make_the_habit_doubtful() -> None:
+    """An upstream that no longer sends `complete` fails two requests, not every one from then on."""
     habits = Habits(sends_complete=True)
     now = 0.0
     for number in range(2):
         talk, r = Conversation(habits=habits), request(number)
         talk.now = now
         talk.speak(r, ONE_SENTENCE, last=True)
-        talk.audio(r)
+        talk.audio(r, 1.0)
         (failed,) = talk.wait(OWED_S)
         assert isinstance(failed, RequestFailed)
         now = talk.now
     talk, r = Conversation(habits=habits), request(2)
     talk.now = now
     talk.speak(r, ONE_SENTENCE, last=True)
-    talk.audio(r)
-    assert talk.wait(QUIET_UNKNOWN_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
+    talk.audio(r, 1.0)
+    (doubted,) = talk.wait(OWED_S)
+    assert isinstance(doubted, RequestFailed)
+    assert doubted.is_doubtful, "spoken once more, it may prove to be an end"
 
 
 def test_of_many_requests_that_stall_at_once_none_is_taken_for_whole() -> None:
@@ -541,8 +573,7 @@ def test_a_complete_before_the_closing_fragment_counts_if_nothing_was_said_since
     assert talk.complete(r) == []
     talk.wait(30)
     talk.speak(r, "", last=True)
-    assert talk.wait(CONFIRM_S - 0.001) == []
-    assert talk.wait(0.002) == [RequestCompleted(r, Completion.UPSTREAM)]
+    assert talk.wait(0.0) == [RequestCompleted(r, Completion.UPSTREAM)]
 
 
 def test_a_complete_before_more_text_is_no_end_of_that_text() -> None:
@@ -556,58 +587,383 @@ def test_a_complete_before_more_text_is_no_end_of_that_text() -> None:
     assert isinstance(failed.error, errors.UpstreamStalled)
 
 
-def test_a_complete_for_far_too_little_audio_is_waited_upon_longer() -> None:
-    """The first sentence is complete, the buffered second one takes its time: its tail is not cut off."""
-    talk, r = Conversation(), request(1)
-    talk.speak(r, ONE_SENTENCE, last=True)
-    talk.audio(r, 1.2)
-    talk.complete(r)  # so this is the pace
-    r = request(2)
+def test_a_complete_of_one_release_is_no_end_of_what_was_buffered_behind_it() -> None:
+    talk, r = Conversation(), request()
     talk.speak(r, "Hello. And then something that was long in the making")
     talk.audio(r, 0.3)
     talk.complete(r)
     talk.speak(r, "", last=True)
-    assert talk.wait(QUIET_UNKNOWN_S - 0.01) == []
+    assert talk.wait(OWED_S - 0.01) == []
     assert talk.audio(r, 2.0) != []
-    talk.complete(r)
-    assert talk.wait(CONFIRM_S) == [RequestCompleted(r, Completion.UPSTREAM)]
+    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
 
 
-def test_a_complete_that_overtakes_text_is_waited_upon_longer() -> None:
+def test_a_complete_that_overtakes_text_is_no_end_of_it() -> None:
     """The first sentence is complete just when the second one was sent: that was not meant by it."""
     talk, r = Conversation(), request()
     talk.speak(r, "Hello there. ")
     talk.audio(r, 1.0)
     talk.speak(r, "Bye.", last=True)
     talk.complete(r)
-    assert talk.wait(QUIET_UNKNOWN_S - 0.01) == []
+    assert talk.wait(OWED_S - 0.01) == []
     talk.audio(r, 0.4)
-    talk.complete(r)
-    assert talk.wait(CONFIRM_S) == [RequestCompleted(r, Completion.UPSTREAM)]
+    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
 
 
-def test_a_quiet_after_far_too_little_audio_is_a_stall() -> None:
-    talk = Conversation(habits=Habits(sends_complete=False, fastest_s_per_letter=0.06))
-    r = request()
+def paced(seconds: float = 0.06, **known: Any) -> Habits:
+    """Habits of a gateway that knows the pace of `VOICE`, in seconds a letter, and what else is `known`."""
+    habits = Habits(**known)
+    for speed in (1, 2):
+        habits.paces[f"{VOICE['model']}/{VOICE['voice_id']}/{speed}"] = Pace(
+            PACE_REQUESTS, seconds / speed, seconds / speed
+        )
+    return habits
+
+
+@pytest.mark.parametrize("sends_complete", [None, False])
+def test_a_quiet_after_far_too_little_audio_is_a_stall(sends_complete: bool | None) -> None:
+    talk, r = Conversation(habits=paced(sends_complete=sends_complete)), request()
     talk.speak(r, "Something that is much longer than what is heard of it.", last=True)
     talk.audio(r, 0.2)
     assert talk.wait(OWED_S - 0.001) == []
     (failed,) = talk.wait(0.002)
     assert isinstance(failed, RequestFailed)
+    assert not failed.is_doubtful
 
 
 def test_a_faster_voice_is_no_stall() -> None:
-    """The pace is measured at speed 1."""
-    talk = Conversation(habits=Habits(sends_complete=False, fastest_s_per_letter=0.06))
+    talk = Conversation(habits=paced(sends_complete=False))
     r = request(speed=2.0)
     talk.speak(r, "a" * 100, last=True)
-    talk.audio(r, 1.6)
-    assert talk.wait(QUIET_SILENT_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
+    talk.audio(r, 2.9)
+    assert talk.wait(OWED_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT, True)]
+
+
+def test_a_text_that_falls_silent_at_the_same_place_twice_has_ended_there() -> None:
+    """Of an upstream that is not known, silence can be a stall: said again over another connection, it shows."""
+    habits = Habits()
+    talk, r = Conversation(habits=habits), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r, 1.0)
+    (failed,) = talk.wait(OWED_S)
+    assert isinstance(failed, RequestFailed)
+    assert failed.is_doubtful
+    again = request(2)
+    again.doubted_audio_s = again.least_audio_s = 1.0
+    talk = Conversation(habits=habits)
+    talk.speak(again, ONE_SENTENCE, last=True)
+    talk.audio(again, 1.0)
+    assert talk.wait(LAST_WORD_S) == [RequestCompleted(again, Completion.QUIET_TIMEOUT, True)]
+    assert habits.sends_complete is False
+
+
+def test_a_text_that_goes_on_the_second_time_was_cut_the_first_time() -> None:
+    talk, again = Conversation(), request()
+    again.doubted_audio_s = again.least_audio_s = 1.0
+    talk.speak(again, ONE_SENTENCE, last=True)
+    talk.audio(again, 1.2)
+    (failed,) = talk.wait(OWED_S)
+    assert isinstance(failed, RequestFailed)
+    assert failed.is_doubtful, "and may have been cut again"
+
+
+def test_less_than_was_heard_before_is_no_end() -> None:
+    talk, again = Conversation(habits=Habits(sends_complete=False)), request()
+    again.least_audio_s = 1.5
+    talk.speak(again, ONE_SENTENCE, last=True)
+    talk.audio(again, 1.2)
+    (failed,) = talk.wait(OWED_S)
+    assert isinstance(failed, RequestFailed)
+    assert not failed.is_doubtful
+
+
+def test_the_last_words_time_tells_the_end() -> None:
+    talk, r = Conversation(), request(word_timings=True)
+    talk.speak(r, SENTENCES, last=True)
+    for at, word in enumerate(SENTENCES.split()):
+        talk.word(r, word, at * 0.3, at * 0.3 + 0.3)
+    talk.audio(r, 2.39)
+    assert talk.wait(LAST_WORD_S - 0.001) == [], "not all of the last word is there"
+    talk.audio(r, 0.01)
+    assert talk.wait(LAST_WORD_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
+
+
+def test_a_complete_behind_the_last_word_is_the_end_at_once() -> None:
+    talk, r = Conversation(), request(word_timings=True)
+    talk.speak(r, SENTENCES, last=True)
+    for at, word in enumerate(SENTENCES.split()):
+        talk.word(r, word, at * 0.3, at * 0.3 + 0.3)
+    talk.audio(r, 2.4)
+    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
+
+
+def test_words_that_are_left_are_owed() -> None:
+    talk, r = Conversation(habits=Habits(sends_complete=False)), request(word_timings=True)
+    talk.speak(r, SENTENCES, last=True)
+    for at, word in enumerate(SENTENCES.split()[:5]):
+        talk.word(r, word, at * 0.3, at * 0.3 + 0.3)
+    talk.audio(r, 1.5)
+    (failed,) = talk.wait(OWED_S)
+    assert isinstance(failed, RequestFailed)
+
+
+@pytest.mark.parametrize("mode", list(Mode), ids=lambda m: m.value)
+def test_a_complete_that_was_asked_to_come_late_is_waited_for(mode: Mode) -> None:
+    talk, r = Conversation(mode, habits=Habits(sends_complete=True)), request(completion_backoff=8.0)
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r, 1.0)
+    assert talk.wait(8.0) == []
+    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
+
+
+def test_a_complete_that_was_seen_to_come_late_is_waited_for() -> None:
+    habits = Habits()
+    for number in range(2):
+        talk, r = Conversation(habits=habits), request(number)
+        talk.speak(r, ONE_SENTENCE, last=True)
+        talk.audio(r, 1.0)
+        assert talk.wait(4.9 + 4.0 * number) == []
+        assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
+
+
+# -- what is learnt ----------------------------------------------------------------------------------------------
+
+
+def said(
+    habits: Habits, text: str, *releases: float, streamed: bool = False, completes: str = "release"
+) -> float:
+    """One request, in one message or two, spoken in releases of so many seconds; how late its end was known."""
+    talk, r = Conversation(habits=habits), request()
+    half = len(text) // 2 if streamed else 0
+    if streamed:
+        talk.speak(r, text[:half])
+    talk.speak(r, text[half:], last=True)
+    for number, seconds in enumerate(releases):
+        talk.audio(r, seconds, f"task-{number}")
+        if completes == "release" or number == len(releases) - 1:
+            talk.complete(r, f"task-{number}")
+    heard_at = talk.now
+    while not r.ended:
+        talk.wait(0.25)
+    return talk.now - heard_at
+
+
+def test_one_complete_for_a_whole_text_is_learnt_from_two() -> None:
+    habits = Habits()
+    late_s = [said(habits, SENTENCES, 2.0, completes="turn") for _ in range(4)]
+    assert late_s == [OWED_S, OWED_S, 0, 0]
+    assert said(habits, SENTENCES * 3, 6.0, completes="turn") == OWED_S, "nothing was seen of longer texts"
+
+
+def test_what_is_learnt_of_whole_texts_is_not_believed_of_streamed_ones() -> None:
+    habits = Habits()
+    for _ in range(3):
+        said(habits, SENTENCES, 2.0, completes="turn")
+    assert said(habits, SENTENCES, 2.0, completes="turn", streamed=True) == OWED_S
+
+
+def test_one_complete_for_a_streamed_text_is_learnt_from_two_that_surely_had_several_releases() -> None:
+    habits = Habits()
+    late_s = [said(habits, SENTENCES, 1.0, 1.0, completes="turn", streamed=True) for _ in range(4)]
+    assert late_s == [OWED_S, OWED_S, 0, 0]
+
+
+def test_and_from_five_that_may_have_had_one() -> None:
+    habits = Habits()
+    late_s = [said(habits, SENTENCES, 2.0, completes="turn", streamed=True) for _ in range(7)]
+    assert late_s == [OWED_S] * 5 + [0, 0]
+
+
+def test_a_complete_for_each_release_is_no_one_complete() -> None:
+    habits = Habits()
+    for _ in range(3):
+        said(habits, SENTENCES, 0.7, 0.7, 0.7, streamed=True)
+    assert habits.streamed.per_request is PerRequest.EACH
+    talk, r = Conversation(habits=habits), request()
+    talk.speak(r, SENTENCES[:20])
+    talk.speak(r, SENTENCES[20:], last=True)
+    talk.audio(r, 1.5, "task-1")
+    talk.complete(r, "task-1")
+    (failed,) = talk.wait(OWED_S)
+    assert isinstance(failed, RequestFailed), "a release is missing, and the length shows it"
+
+
+def test_late_audio_unlearns_what_led_to_the_end() -> None:
+    habits = paced(sends_complete=False)
+    habits.whole = Custom(PerRequest.ONE, 2, 2, 100)
+    talk, r = Conversation(habits=habits), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r, 1.2)
+    assert talk.wait(OWED_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT, True)]
+    assert talk.audio(r, 0.5) == [LateAudioReceived(r, pytest.approx(0.5, abs=0.001))]
+    assert habits.sends_complete is None
+    assert habits.whole.per_request is None
+    assert not [v for v in habits.paces if v.endswith("/1")]
+    assert habits.late_audio_s == pytest.approx(0.5, abs=0.001)
+
+
+# -- the peer is there --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_silence_is_an_end_only_if_the_peer_is_there(answers: bool) -> None:
+    talk, r = Conversation(habits=paced(sends_complete=False)), request()
+    talk.core.alive_at = talk.now
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r, 1.2)
+    assert talk.wait(OWED_S) == []
+    assert talk.core.wants_proof
+    if answers:
+        talk.core.answered(talk.now)
+        assert talk.wait(0.0) == [RequestCompleted(r, Completion.QUIET_TIMEOUT, True)]
+    else:
+        (failed,) = talk.wait(OWED_S)
+        assert isinstance(failed, RequestFailed)
+        assert not failed.is_doubtful
+
+
+# -- no hole between two -------------------------------------------------------------------------------------------
+
+
+def handed_over(habits: Habits | None = None) -> tuple[Conversation, Request, Request]:
+    """Two requests: the first may have been heard whole, and the second was sent behind it."""
+    talk, old, new = Conversation(habits=habits), request(1), request(2)
+    talk.speak(old, SENTENCES, last=True)
+    talk.audio(old, 2.0)
+    assert not talk.core.may_follow(talk.now)
+    talk.complete(old)
+    assert talk.core.may_follow(talk.now)
+    talk.speak(new, ONE_SENTENCE, last=True)
+    assert not talk.core.may_follow(talk.now), "one at a time"
+    return talk, old, new
+
+
+def test_the_next_request_is_sent_as_soon_as_the_one_before_may_be_whole() -> None:
+    talk, old, new = handed_over()
+    first, second = talk.audio(new, 1.0)
+    assert first == RequestCompleted(old, Completion.NEXT_REQUEST)
+    assert isinstance(second, AudioReceived)
+    assert talk.complete(new) == [RequestCompleted(new, Completion.UPSTREAM)]
+
+
+def test_audio_of_the_one_before_is_its_own_until_the_next_is_heard() -> None:
+    talk, old, new = handed_over()
+    talk.wait(3.0)
+    (event,) = talk.audio(old, 0.5)
+    assert isinstance(event, AudioReceived)
+    assert event.request is old
+    assert talk.complete(old) == []
+    assert talk.audio(new, 1.0)[0] == RequestCompleted(old, Completion.NEXT_REQUEST)
+
+
+def test_silence_while_the_next_request_is_owed_too_is_a_stall_of_both() -> None:
+    talk, old, new = handed_over()
+    returned, failed = talk.wait(OWED_S)
+    assert returned == RequestReturned(new)
+    assert isinstance(failed, RequestFailed)
+    assert failed.request is old
+
+
+@pytest.mark.parametrize("code", [None, 1011])
+def test_a_lost_connection_returns_the_next_request(code: int | None) -> None:
+    talk, old, new = handed_over()
+    returned, failed = talk.close(code)
+    assert returned == RequestReturned(new)
+    assert isinstance(failed, RequestFailed)
+    assert failed.request is old
+
+
+def test_a_connection_that_closes_behind_a_complete_returns_the_next_request() -> None:
+    talk, old, new = handed_over()
+    assert talk.close(1000) == [RequestReturned(new), RequestCompleted(old, Completion.UPSTREAM)]
+
+
+def test_a_request_that_is_refused_early_is_returned_and_judged_when_it_comes_alone() -> None:
+    talk, old, new = handed_over()
+    assert talk.frame("error", new, message="Another request is being spoken") == [RequestReturned(new)]
+    assert talk.wait(OWED_S) == [RequestCompleted(old, Completion.UPSTREAM, True)]
+    again = request(3)
+    talk.speak(again, SENTENCES, last=True)
+    talk.audio(again, 1.0)
+    talk.complete(again)
+    assert not talk.core.may_follow(talk.now), "this upstream takes one at a time"
+
+
+def test_a_request_that_is_refused_alone_too_says_nothing_about_its_turn() -> None:
+    talk, _, new = handed_over()
+    talk.frame("error", new, message="Invalid voice_id: nobody")
+    talk.wait(OWED_S)
+    again = request(3)
+    talk.speak(again, ONE_SENTENCE, last=True)
+    (failed,) = talk.frame("error", again, message="Invalid voice_id: nobody")
+    assert isinstance(failed, RequestFailed)
+    assert talk.core.habits.speaks_in_turn(talk.now)
+
+
+def test_an_upstream_that_drops_the_rest_for_the_next_request_is_found_out() -> None:
+    habits = paced()
+    habits.whole = Custom(PerRequest.EACH, 2, 2, 100)
+    talk, old, new = Conversation(habits=habits), request(1), request(2)
+    talk.speak(old, SENTENCES, last=True)
+    talk.audio(old, 1.6)
+    talk.complete(old)
+    assert talk.core.may_follow(talk.now)
+    talk.speak(new, ONE_SENTENCE, last=True)
+    old.least_audio_s = 2.0  # more of it was heard before
+    returned, failed = talk.audio(new, 1.0)
+    assert returned == RequestReturned(new)
+    assert isinstance(failed, RequestFailed)
+    assert failed.request is old
+    assert not habits.speaks_in_turn(talk.now)
+
+
+def test_without_echoed_ids_the_next_request_waits() -> None:
+    talk, old = Conversation(echoes=False), request(1)
+    talk.speak(old, SENTENCES, last=True)
+    talk.audio(old, 2.0)
+    talk.complete(old)
+    assert not talk.core.may_follow(talk.now)
+    talk.wait(OWED_S)
+    assert talk.core.may_follow(talk.now)
+
+
+def test_behind_a_quiet_of_an_upstream_without_complete_the_next_request_is_sent_soon() -> None:
+    talk, old = Conversation(habits=paced(sends_complete=False)), request(1)
+    talk.speak(old, SENTENCES, last=True)
+    talk.audio(old, 2.0)
+    assert not talk.core.may_follow(talk.now + HAND_OVER_S - 0.01)
+    assert talk.core.deadline() == pytest.approx(talk.now + HAND_OVER_S), "and its time is not missed"
+    assert talk.wait(HAND_OVER_S) == []
+    assert talk.core.may_follow(talk.now)
+
+
+def test_a_cancel_of_the_one_before_leaves_the_next_request() -> None:
+    talk, old, new = handed_over()
+    (message,) = talk.cancel(old)
+    assert message["context_id"] == old.request_id
+    assert [type(e) for e in talk.audio(new, 1.0)] == [AudioReceived]
+
+
+def test_a_cancel_that_was_not_obeyed_once_is_not_sent_again() -> None:
+    habits = Habits()
+    talk, r = Conversation(habits=habits), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r)
+    assert talk.cancel(r) != []
+    talk.wait(LATE_CANCEL_S + 0.01)
+    assert talk.audio(r) == []
+    assert talk.core.disobeyed
+    other, r = Conversation(habits=habits), request(2)
+    other.now = talk.now + 1
+    other.speak(r, ONE_SENTENCE, last=True)
+    other.audio(r)
+    assert other.cancel(r) == []
+    assert not other.core.reusable
 
 
 def test_a_connection_that_closes_over_an_open_request_with_too_little_heard_has_failed() -> None:
     """`complete` and a close after the first release: what was buffered behind it is lost, and that is said."""
-    talk = Conversation(habits=Habits(fastest_s_per_letter=0.06))
+    talk = Conversation(habits=paced())
     r = request()
     talk.speak(r, "Hello. And then something that was long in the making")
     talk.audio(r, 0.3)
@@ -676,7 +1032,6 @@ def test_blanks_owe_nothing() -> None:
         {"status": "chunk", "data": {"audio": ""}},
         {"status": "chunk", "data": {}},
         {"status": "chunk"},
-        {"ping": 1},
     ],
 )
 def test_frames_that_say_nothing_keep_no_stall_alive(frame: dict[str, Any]) -> None:
@@ -706,9 +1061,9 @@ def test_silence_while_nobody_listened_makes_no_quiet_end_of_text_not_yet_heard(
     talk.speak(r, " And more.", last=True)
     talk.now += 10
     talk.core.touch(talk.now)
-    assert talk.wait(QUIET_SILENT_S) == []
+    assert talk.wait(OWED_S - 0.01) == []
     assert talk.audio(r) != []
-    assert talk.wait(QUIET_SILENT_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
+    assert talk.wait(OWED_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT, True)]
 
 
 def test_no_request_no_deadline() -> None:
@@ -742,7 +1097,7 @@ def test_without_echoed_ids_the_upstreams_own_tell() -> None:
     talk.audio(old)
     talk.complete(old)
     talk.speak(new, ONE_SENTENCE, last=True)
-    assert talk.audio(old) == []
+    assert [type(e) for e in talk.audio(old)] == [LateAudioReceived]
     assert talk.complete(old) == []
     assert [type(e) for e in talk.audio(new)] == [AudioReceived]
 
@@ -811,26 +1166,12 @@ def test_an_answer_to_a_cancel_is_no_disobedience() -> None:
     assert talk.core.reusable
 
 
-def test_late_audio_after_a_quiet_end_lengthens_the_next_quiet() -> None:
-    habits = Habits(sends_complete=False)
-    talk, r = Conversation(habits=habits), request(1)
-    talk.speak(r, ONE_SENTENCE, last=True)
-    talk.audio(r)
-    assert talk.wait(QUIET_SILENT_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
-    assert talk.audio(r) == []
-    assert habits.quiet_s == 2 * QUIET_SILENT_S
-    assert talk.audio(r) == []
-    assert talk.audio(r) == []
-    assert habits.quiet_s == QUIET_UNKNOWN_S, "and no longer than that"
-    assert talk.core.counters.stale_frames == 3
-
-
 def test_late_audio_of_a_failed_request_teaches_nothing() -> None:
-    talk, r = Conversation(), request()
+    talk, r = Conversation(habits=paced()), request()
     talk.speak(r, ONE_SENTENCE, last=True)
     talk.frame("error", r, message="Invalid voice_id")
     assert talk.audio(r) == []
-    assert talk.habits.quiet_s == QUIET_SILENT_S
+    assert talk.habits == paced()
 
 
 def test_a_long_connection_remembers_its_newest_requests_only() -> None:
@@ -842,7 +1183,7 @@ def test_a_long_connection_remembers_its_newest_requests_only() -> None:
         talk.complete(r)
     assert len(talk.core._ended) <= tts._REMEMBERED
     assert len(talk.core._own_ids) <= tts._REMEMBERED * 4 + 1
-    assert talk.audio(r) == []
+    assert [type(e) for e in talk.audio(r)] == [LateAudioReceived]
 
 
 def test_the_upstreams_ids_are_kept_for_support() -> None:
@@ -904,15 +1245,44 @@ def test_a_word_that_ends_before_it_begins_has_no_length() -> None:
 
 DEEP = "[" * 100_000
 
-GARBAGE = [
+UNREADABLE = [
     pytest.param(b"\x00\x01", id="binary"),
+    pytest.param(b'{"status":"chunk","data":{"audio":"AAAA"}}', id="binary JSON"),
     pytest.param("", id="empty"),
     pytest.param("not json", id="no JSON"),
     pytest.param('{"status": "chunk"', id="cut off"),
+    pytest.param('{"status":"chunk","data":{"audio":"AAAA"}#', id="cut off behind its audio"),
     pytest.param("[1, 2]", id="a list"),
+    pytest.param('["chunk", "AAAA"]', id="a list with audio"),
     pytest.param("null", id="null"),
     pytest.param('"complete"', id="a string"),
+    pytest.param("{}", id="an empty object"),
+    pytest.param('{"ping": 1}', id="an unknown object"),
     pytest.param(DEEP, id="deeper than a stack"),
+]
+
+
+@pytest.mark.parametrize("frame", UNREADABLE)
+def test_a_frame_that_cannot_be_read_may_have_held_audio(frame: str | bytes) -> None:
+    """A hole is never passed over: another connection says the text again."""
+    talk, r = Conversation(), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r)
+    (failed,) = talk.raw(frame)
+    assert isinstance(failed, RequestFailed)
+    assert isinstance(failed.error, errors.UpstreamProtocol)
+    assert not talk.core.reusable
+
+
+@pytest.mark.parametrize("frame", UNREADABLE)
+def test_between_requests_such_a_frame_holds_nothing(frame: str | bytes) -> None:
+    talk = Conversation()
+    for _ in range(MAX_GARBAGE - 1):
+        assert talk.raw(frame) == []
+    assert talk.core.reusable
+
+
+GARBAGE = [
     pytest.param('{"status": "word_timestamp", "external_request_id": "r-1"}', id="word without data"),
     pytest.param(
         '{"status": "word_timestamp", "external_request_id": "r-1", "data": {"word": "a", "start": "0"}}',
@@ -958,19 +1328,6 @@ def test_garbage_with_no_request_open_ends_the_connection() -> None:
     assert not talk.core.reusable
 
 
-@pytest.mark.parametrize(
-    "frame", ['{"status":"chunk","data":{"audio":"AAAA"}#', b'{"status":"chunk","data":{"audio":"AAAA"}}']
-)
-def test_audio_in_a_frame_that_cannot_be_read_is_a_hole_too(frame: str | bytes) -> None:
-    talk, r = Conversation(), request()
-    talk.speak(r, ONE_SENTENCE, last=True)
-    talk.audio(r)
-    (failed,) = talk.raw(frame)
-    assert isinstance(failed, RequestFailed)
-    assert isinstance(failed.error, errors.UpstreamProtocol)
-    assert not talk.core.reusable
-
-
 @pytest.mark.parametrize("audio", ["not base64!", "AAA", 5, ["AAAA"], {"a": 1}, "ÄÖÜ="])
 def test_damaged_audio_is_a_hole_that_cannot_be_passed_over(audio: Any) -> None:
     talk, r = Conversation(), request()
@@ -979,6 +1336,18 @@ def test_damaged_audio_is_a_hole_that_cannot_be_passed_over(audio: Any) -> None:
     assert isinstance(failed, RequestFailed)
     assert isinstance(failed.error, errors.UpstreamProtocol)
     assert not talk.core.reusable
+
+
+@pytest.mark.parametrize("ids", [{}, {"request_id": 7, "external_request_id": 8}, {"request_id": "another"}])
+def test_audio_that_names_no_request_where_others_do_is_a_hole(ids: dict[str, Any]) -> None:
+    talk, r = Conversation(), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.audio(r)
+    for audio in (None, ""):
+        assert talk.raw(json.dumps({**ids, "status": "chunk", "data": {"audio": audio}})) == []
+    (failed,) = talk.raw(json.dumps({**ids, "status": "chunk", "data": {"audio": "AAAA"}}))
+    assert isinstance(failed, RequestFailed)
+    assert isinstance(failed.error, errors.UpstreamProtocol)
 
 
 def test_damaged_audio_of_a_cancelled_request_hurts_nobody() -> None:
