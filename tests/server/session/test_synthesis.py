@@ -2546,10 +2546,11 @@ async def test_a_silent_upstream_is_not_retried_for_ever() -> None:
 
 
 @pytest.mark.parametrize("word_times", [False, True])
+@pytest.mark.parametrize("falls_silent", [False, True])
 @virtual_time
-async def test_an_upstream_that_only_begins_is_given_up(word_times: bool) -> None:
-    """Each connection says the same beginning and is lost: what was heard before is nothing new, however long the
-    connection lived. Nor is the word that was cut and begins again."""
+async def test_an_upstream_that_only_begins_is_given_up(word_times: bool, falls_silent: bool) -> None:
+    """Each connection says the same beginning and is lost, or says no more: what was heard before is nothing new,
+    however long the connection lived. Nor is the word that was cut and begins again."""
 
     class Beginner(Voice):
         async def _speak(self, name: str, text: str) -> None:
@@ -2558,14 +2559,17 @@ async def test_an_upstream_that_only_begins_is_given_up(word_times: bool) -> Non
             for piece in text[:6]:
                 self.upstream.say(tts_chunk(spoken_pcm(piece), name))
                 await asyncio.sleep(1.0)
-            self.upstream.drop()
+            if not falls_silent:
+                self.upstream.drop()
 
     dialer = FakeDialer(lambda up: Beginner(up, words=word_times))
     async with Caller(dialer, {"word_timings": word_times}, habits=Habits(sends_complete=True)) as caller:
         caller.say("Once upon a time there was a stream of words.", "u1", end=True)
         caller.end_session()
         failed = await caller.until(UtteranceFailed)
-        assert isinstance(failed.error, errors.UpstreamUnavailable)
+        assert isinstance(
+            failed.error, errors.UpstreamStalled if falls_silent else errors.UpstreamUnavailable
+        )
         # With word times the second connection had something new, too: it went on behind "Once".
         assert len(dialer.transports) == (5 if word_times else 4)
         assert (await caller.ended()).error is None
