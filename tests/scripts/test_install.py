@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ensurepip
 import hashlib
 import io
 import os
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -51,12 +51,29 @@ def wheel(folder: Path, name: str, version: str, *requires: str, extras: tuple[s
 
 @pytest.fixture(scope="session")
 def old_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the oldest pip that is supported and runs on this Python: 23.0, or the one that it brings."""
+    """The oldest pip that is supported, as an archive: 23.0, or the one of this environment where that does not run."""
     folder = tmp_path_factory.mktemp("pip")
+    if not IS_OLDEST_PYTHON:
+        own = distribution("pip")
+        with zipfile.ZipFile(folder / "pip.zip", "w") as archive:
+            for file in own.files or ():
+                if ".." not in file.parts and file.suffix != ".pyc":
+                    archive.write(own.locate_file(file), file)
+        return folder / "pip.zip"
     wanted = folder / "pip.txt"
-    wanted.write_text(OLDEST_PIP if IS_OLDEST_PYTHON else f"pip=={ensurepip.version()}")
+    wanted.write_text(OLDEST_PIP)
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-r", str(wanted)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            str(wanted),
+        ],
         cwd=folder,
         check=True,
         timeout=300,
