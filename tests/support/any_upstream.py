@@ -16,7 +16,7 @@ import json
 import re
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,8 +26,7 @@ RATE_HZ = 8000
 SPEEDS = (1.0, 1.5, 0.75)
 """Speeds at which this voice can be read back."""
 CHUNK_S = 0.2
-ROUNDING_S = 0.001
-"""How much of a character may be missing that counts as heard, in seconds."""
+ROUNDED_BYTES = 2 * RATE_HZ // 1000
 PING_S = 10.0
 """When a half-open socket is found out by pings at the latest: sent every 5 s, answered within 5 s."""
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|\Z)")
@@ -47,6 +46,8 @@ class Dialect:
     echoes: bool = True
     words: Literal["none", "restart", "run on"] = "none"
     """No word times; or from 0 for each piece spoken in one go; or on from piece to piece."""
+    bare_words: bool = False
+    """Whether the words that are timed come without marks and in capitals."""
     obeys: bool = True
     """Whether `cancel_request` stops the speech."""
     speaks_marks: bool = True
@@ -64,7 +65,8 @@ class Misfortune:
 
     at_frame: int
     """Counted over all connections, from 0."""
-    what: Literal["pause", "half open", "cut", "close"]
+    what: Literal["pause", "half open", "cut", "close", "array", "binary", "no base64"]
+    """The last three: the next frame of audio comes as something else."""
     seconds: float = 0.0
     """Of a pause."""
 
@@ -112,8 +114,14 @@ def samples_of(char_s: float, kind: int) -> int:
     return round(RATE_HZ * char_s / SPEEDS[kind])
 
 
-def read_back(pcm: bytes, char_s: float) -> tuple[str, bool]:
-    """The characters of such audio, and whether another one follows that is cut off.
+def pcm_of(text: str, char_s: float, kind: int) -> bytes:
+    """The audio of a text, spoken at `SPEEDS[kind]`."""
+    size = samples_of(char_s, kind)
+    return b"".join(_pcm_of(c, kind, size) for c in text)
+
+
+def read_back(pcm: bytes, char_s: float) -> tuple[str, str]:
+    """The characters of such audio, and the one behind them that is cut off; "" for none.
 
     Raises AssertionError where it is not one character after the other.
     """
@@ -124,15 +132,27 @@ def read_back(pcm: bytes, char_s: float) -> tuple[str, bool]:
         char, kind = chr(value >> 9), (value >> 7) & 3
         assert value & 127 == 0, f"after {''.join(text)[-20:]!r} the audio begins within {char!r}"
         whole = _pcm_of(char, kind, samples_of(char_s, kind))
-        if pcm.startswith(whole, at):
+        # Times of words are rounded to a millisecond: what is cut less than that before its end was heard.
+        if pcm.startswith(whole, at) or (
+            whole.startswith(pcm[at:]) and len(whole) - len(pcm) + at <= ROUNDED_BYTES
+        ):
             text.append(char)
             at += len(whole)
             continue
         assert whole.startswith(pcm[at:]), f"after {''.join(text)[-20:]!r} a hole within {char!r}"
-        if len(whole) - len(pcm[at:]) <= 2 * ROUNDING_S * RATE_HZ:
-            text.append(char)  # word times are no more exact
-        return "".join(text), True
-    return "".join(text), False
+        return "".join(text), char
+    return "".join(text), ""
+
+
+def garbled(frame: dict[str, Any], how: str) -> Message | dict[str, Any]:
+    """A frame of audio as it must not come."""
+    match how:
+        case "array":
+            return json.dumps([frame])
+        case "binary":
+            return json.dumps(frame).encode()
+        case _:
+            return {**frame, "data": {"audio": "not base64"}}
 
 
 class _Over(Exception):
@@ -165,6 +185,7 @@ class AnyUpstream:
         self.dialect = dialect
         self.trouble = trouble
         self.half_open = False
+        self._garble: str = ""
         self._turns: dict[str, _Turn] = {}
         self._queue: asyncio.Queue[tuple[_Turn, str | None, int]] = asyncio.Queue()
         self._wire = asyncio.Lock()
@@ -200,6 +221,11 @@ class AnyUpstream:
             self._release_later(turn, body["max_buffer_delay_ms"] / 1000)
         elif body.get("max_buffer_flush_ms"):
             self._release_later(turn, body["max_buffer_flush_ms"] / 1000)
+
+    def pinged(self, on_pong: Callable[[], None]) -> None:
+        """Answer a ping, unless nobody is there any more."""
+        if not self.half_open:
+            asyncio.get_running_loop().call_soon(on_pong)
 
     def _release(self, turn: _Turn, length: int) -> None:
         text = turn.buffer[:length]
@@ -257,9 +283,8 @@ class AnyUpstream:
         turn.own_id = f"up-{self.transport.index}-{turn.name}-{turn.releases}"
         turn.heard = True
         kind = SPEEDS.index(turn.body.get("speed", 1.0))
-        size = samples_of(dialect.char_s, kind)
-        char_s = size / RATE_HZ
-        pcm = b"".join(_pcm_of(c, kind, size) for c in text)
+        char_s = samples_of(dialect.char_s, kind) / RATE_HZ
+        pcm = pcm_of(text, dialect.char_s, kind)
         words = [(m.group(), m.start() * char_s, m.end() * char_s) for m in re.finditer(r"\S+", text)]
         base_s = turn.spoken_s if dialect.words == "run on" else 0.0
         await asyncio.sleep(dialect.first_audio_s)
@@ -269,6 +294,8 @@ class AnyUpstream:
             until_s = (at + len(piece)) / 2 / RATE_HZ
             while words and words[0][1] < until_s and self._times_words(turn):
                 word, start_s, end_s = words.pop(0)
+                if dialect.bare_words:
+                    word = "".join(c for c in word if c.isalnum()).upper()
                 times = {"id": 0, "word": word, "start": base_s + start_s, "end": base_s + end_s}
                 await self._say(turn, "word_timestamp", data=times)
             await self._say(turn, "chunk", data={"audio": base64.b64encode(piece).decode()})
@@ -315,7 +342,9 @@ class AnyUpstream:
             }
             if self.dialect.echoes:
                 frame |= {"external_request_id": turn.name, "external_session_id": turn.body["session_id"]}
-            self.transport.say(frame)
+            garble = self._garble if status == "chunk" else ""
+            self._garble = "" if garble else self._garble
+            self.transport.say(garbled(frame, garble) if garble else frame)
 
     async def _strike(self, misfortune: Misfortune) -> None:
         match misfortune.what:
@@ -326,9 +355,10 @@ class AnyUpstream:
             case "close":
                 self.transport.finish(1011)
                 self.half_open = True
+            case "array" | "binary" | "no base64":
+                self._garble = misfortune.what
             case "half open":
                 self.half_open = True
-                self.transport.answers = False
                 asyncio.get_running_loop().call_later(PING_S, self._found_out)
 
     def _found_out(self) -> None:
