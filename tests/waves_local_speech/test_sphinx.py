@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip(
     "waves_local.speech", reason="the optional extra wavegate[speech] is not installed", exc_type=ImportError
 )
+pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed: make speech says what it lacks")
 
 from waves_local.engine import (
     Engine,

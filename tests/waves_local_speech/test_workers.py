@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from waves_local.speech.espeak import EspeakSynthesizer
 from waves_local.speech.workers import SpeechProcessError, WarmProcess
 
 DEADLINE_S = 30.0
+needs_sphinx = pytest.mark.skipif(
+    find_spec("pocketsphinx") is None, reason="pocketsphinx is not installed: make speech says what it lacks"
+)
 
 
 def is_alive(pid: int) -> bool:
@@ -85,6 +89,7 @@ async def test_a_module_that_cannot_load_is_an_error_and_not_a_hang() -> None:
     broken.close()
 
 
+@needs_sphinx
 def test_the_processes_end_with_their_parent() -> None:
     """Even where it is killed: nothing is left behind."""
     script = (
@@ -185,6 +190,7 @@ def test_what_can_speak_but_not_listen_still_speaks() -> None:
     assert "make speech" in heard
 
 
+@needs_sphinx
 def test_what_can_listen_but_not_speak_still_listens() -> None:
     code, out, err = outcome_of(without("espeakng_loader") + _ASKED)
     assert (code, err) == (0, "")
