@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Sequence
 
 import httpx
@@ -176,6 +177,10 @@ async def test_one_connection_does_not_hold_up_another() -> None:
         assert upstream.journal.of("tts")[0].frames_sent < 2160
 
 
+HANDLES_WHAT_WAS_RESET = sys.version_info < (3, 12)
+"""From Python 3.12 on, aiohttp finds the reset before it has read the request: there is nothing to note then."""
+
+
 async def test_clients_that_leave_in_the_handshake_are_a_debug_line_each(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -195,8 +200,12 @@ async def test_clients_that_leave_in_the_handshake_are_a_debug_line_each(
                 leaving.sendall(handshake.encode())
                 # It closes with a reset, as a process that is killed does.
                 leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        async with asyncio.timeout(PATIENCE_S):
-            while len(gone()) < 5:  # noqa: ASYNC110 - a log line has no Event
-                await asyncio.sleep(0.01)
-    assert {(r.levelname, r.exc_info) for r in gone()} == {("DEBUG", None)}
+        if HANDLES_WHAT_WAS_RESET:
+            async with asyncio.timeout(PATIENCE_S):
+                while len(gone()) < 5:  # noqa: ASYNC110 - a log line has no Event
+                    await asyncio.sleep(0.01)
+        # Connections are accepted in their order: when this one is answered, those before it are done with.
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{upstream.url}/waves/v1/health")).status_code == 200
+    assert {(r.levelname, r.exc_info) for r in gone()} <= {("DEBUG", None)}
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
