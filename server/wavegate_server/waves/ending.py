@@ -17,10 +17,9 @@ reckoned from two things that are known, and time is the last resort:
 
 Both are put into classes (`Completes`, `Heard`), and `VERDICTS` has a row for each pair, which says when the
 request ends: at once, after some quiet, or never by quiet, so that the quiet is a stall. Where an upstream is not
-known yet and both could be, the text is spoken once more over another connection: the same silence at the same place
-is an end. All that the
-request's own end has to do with is in that table; what ends it from outside (a close, an error frame, a frame of
-the request that follows) is in `waves/tts.py`.
+known yet and both could be, the text is spoken once more over another connection: the same silence at the same
+place is an end. The table has all that ends a request of its own accord; a close, an error frame and a frame of the
+request that follows, which end it from outside, are in `waves/tts.py`.
 
 What is learnt is kept per upstream, learnt from several requests in a row, and unlearnt at once when audio comes
 for a request that was reported as ended.
@@ -34,8 +33,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 OWED_S = 5.0
-"""Seconds of silence after which an upstream that owes audio has stalled (the semantics' stall rule). A request
-ends by quiet no sooner, except where its last word was heard or where it has no words."""
+"""Seconds of silence after which an upstream that owes audio has stalled. A request ends by quiet no
+sooner, except where its last word was heard or where it has no words."""
 LAST_WORD_S = 1.0
 """Seconds of quiet that end a request whose last word was heard, as its time says; or one that is spoken again and
 falls silent where it was silent for `OWED_S` before."""
@@ -119,23 +118,33 @@ class Sends(Enum):
 
 
 class Verdict(Enum):
-    """What becomes of a closed request of its own accord. The value is the quiet that it takes, in seconds."""
+    """What becomes of a closed request of its own accord, from the surest end to none."""
 
-    ENDED = 0.0
-    LAST_WORD_WAS_HEARD = LAST_WORD_S
-    NOTHING_WAS_TO_BE_SAID = NOTHING_TO_SAY_S
-    QUIET = OWED_S
-    """Nothing proves the end: it is reported with that said."""
-    DOUBT = OWED_S + 1e-9
-    """It may be an end or a stall: the text is spoken once more, and if that ends alike, it was an end."""
-    STALL = OWED_S + 2e-9
-    """Quiet is no end: the upstream has stalled."""
+    ENDED = auto()
+    """It has ended."""
+    LAST_WORD_WAS_HEARD = auto()
+    """It ends after `LAST_WORD_S` of quiet."""
+    NOTHING_WAS_TO_BE_SAID = auto()
+    """It ends after `NOTHING_TO_SAY_S` of quiet."""
+    QUIET = auto()
+    """It ends after `OWED_S` of quiet. Nothing proves the end, and that is reported with it."""
+    DOUBT = auto()
+    """After `OWED_S` of quiet it may be an end or a stall: the text is spoken once more, and if that ends alike, it was
+    an end."""
+    STALL = auto()
+    """After `OWED_S` of quiet the upstream has stalled."""
 
     @property
     def quiet_s(self) -> float:
         """Seconds without a frame after which the verdict is carried out."""
-        return OWED_S if self.value > OWED_S else self.value
+        return _QUIET_S.get(self, OWED_S)
 
+
+_QUIET_S = {
+    Verdict.ENDED: 0.0,
+    Verdict.LAST_WORD_WAS_HEARD: LAST_WORD_S,
+    Verdict.NOTHING_WAS_TO_BE_SAID: NOTHING_TO_SAY_S,
+}
 
 VERDICTS: dict[tuple[Completes, Heard], Verdict | dict[Sends, Verdict]] = {
     (Completes.NONE, Heard.NOTHING_TO_SAY): Verdict.NOTHING_WAS_TO_BE_SAID,
