@@ -359,6 +359,20 @@ class TestSeveral:
         assert len(samples) == pytest.approx(6 * 48000, abs=5000)
         assert likeness(samples[-48000:], as_heard(sweep(96000), 96000)) > 0.99
 
+    @pytest.mark.parametrize("first", ["wav of 16 bits", "wav, big-endian", "aiff", "caf", "w64"])
+    def test_whatever_follows_chunks_is_none_of_them(self, first: str) -> None:
+        """How a recording begins could be taken for a chunk's name."""
+        after = (
+            "wav of 16 bits", "wav, big-endian", "rf64", "aiff", "au", "au, little-endian", "caf", "w64", "flac",
+            "ogg vorbis",
+        )  # fmt: skip
+        before, _ = KINDS[first]()
+        for second in after:
+            samples, warnings = heard(before + KINDS[second]()[0])
+            assert (len(samples), warnings) == (96000, []), second
+        samples, warnings = heard(before + b"BW64" + KINDS["rf64"]()[0][4:])
+        assert (len(samples), warnings) == (96000, [])
+
     def test_what_is_no_recording_is_told(self) -> None:
         for content in (
             written(sweep(16000), 16000, "WAV", "PCM_16"),

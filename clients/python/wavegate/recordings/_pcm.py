@@ -310,21 +310,21 @@ def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(32 <= byte < 127 for byte in name)
 
 
+_BEGINNINGS = frozenset(
+    (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"dns.", b"caff", b"OggS", b"fLaC", b"APET")
+)  # fmt: skip
+"""How what may follow a recording begins, a tag among it: each could be taken for a chunk's name."""
+
+
+def _is_chunk(name: bytes) -> bool:
+    return _is_name(name) and name not in _BEGINNINGS
+
+
 def _skip_chunks(source: Input, order: str, notes: Notes) -> None:
     """Go past the chunks that follow the samples, up to what is none or is another file."""
     while len(head := source.peek(8)) == 8:
         size = int(struct.unpack(order + "I", head[4:])[0])
-        if not _is_name(head[:4]) or head[:4] in (
-            b"RIFF",
-            b"RIFX",
-            b"RF64",
-            b"FORM",
-            b"OggS",
-            b"fLaC",
-            b"APET",
-        ):
-            return
-        if size >= _LONGEST_CLAIM_BYTES:
+        if not _is_chunk(head[:4]) or size >= _LONGEST_CLAIM_BYTES:
             return
         if (skipped := source.skip(8 + size)) < 8 + size:
             notes.add(LEFT_OUT.format(amount(skipped)))
@@ -448,7 +448,7 @@ def open_caf(source: Input, notes: Notes) -> Link:
 
 def _then_rest(source: Input, length: int | None, raw: RawFormat, notes: Notes) -> Iterator[Samples]:
     yield from _frames(source, length, raw, notes)
-    while length is not None and len(head := source.peek(12)) == 12 and _is_name(head[:4]):
+    while length is not None and len(head := source.peek(12)) == 12 and _is_chunk(head[:4]):
         size = int(struct.unpack(">q", head[4:])[0])
         if not 0 <= size < _LONGEST_CLAIM_64_BYTES:
             return
