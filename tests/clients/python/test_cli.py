@@ -346,6 +346,39 @@ Really a logo? 5 * 3 * 2, snake_case_name and tags.
         pieces = [self.TEXT[a:b] for a, b in itertools.pairwise(ends)]
         assert "".join([*itertools.chain(*map(plain.feed, pieces)), *plain.end()]) == self.SPOKEN
 
+    @pytest.mark.parametrize(
+        ("text", "spoken", "blocks_of_code"),
+        [
+            (
+                "1. First\n\n    - nested a\n    - nested b\n\n2. Second\n",
+                "1. First.\nnested a.\nnested b.\n\n2. Second.\n\n",
+                0,
+            ),
+            ("- Item\n\n    Continuation paragraph.", "Item.\nContinuation paragraph.\n\n", 0),
+            ("1.  **Install**\n\n    Run the installer", "1. Install.\nRun the installer.\n\n", 0),
+            ("Do:\n- a\n\n\n\t- b\n\n  And c\n\nEnd\n", "Do:\na.\nb.\nAnd c.\n\nEnd\n\n", 0),
+            ("1. Step\n\n    ```\n    ls\n\n    ls\n    ```\n\n    More\n", "1. Step.\nMore.\n\n", 1),
+            ("- Item\n\n      code\n\nNo item\n\n    code\n", "Item.\n\nNo item\n\n", 2),
+        ],
+    )
+    def test_indented_lines_belong_to_their_list_item(
+        self, text: str, spoken: str, blocks_of_code: int
+    ) -> None:
+        for pieces in ([text], [*text]):
+            plain = PlainText()
+            assert "".join([*itertools.chain(*map(plain.feed, pieces)), *plain.end()]) == spoken
+            assert plain.blocks_of_code == blocks_of_code
+
+    def test_a_list_is_spoken_as_soon_as_another_block_begins(self) -> None:
+        plain = PlainText()
+        assert list(plain.feed("- Item\n\n")) == []
+        assert list(plain.feed("N")) == ["Item.\n\n"]
+
+    def test_a_line_break_parts_words(self) -> None:
+        plain = PlainText()
+        said = [*plain.feed("one<br>two<BR />three\n\n| a<br/>b | c |\n|---|---|\n"), *plain.end()]
+        assert said == ["one two three\n\n", "a b, c.\n\n"]
+
     @given(st.text(alphabet="ab *_`#[]()!|-\n~>1.", max_size=60))
     def test_nothing_breaks_it(self, text: str) -> None:
         plain = PlainText()
