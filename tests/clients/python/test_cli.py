@@ -1147,6 +1147,23 @@ class TestProcesses:
         assert process.stdout.read() == b"heard 0 to 3200\n"
         assert process.wait(timeout=60) == 130
 
+    def test_an_open_pipe_at_another_rate_ends_without_a_complaint(self, gateway: FakeGateway) -> None:
+        """A thread still waits for the pipe then, and has a resampler in its hands."""
+        process = self.start("listen", "-")
+        assert process.stdin is not None
+        process.stdin.write(wav_header(AudioFormat("LINEAR16", 24000), None) + bytes(48000))
+        process.stdin.flush()
+        self.wait_for(lambda: gateway.inputs("audio"))
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.wait(timeout=60) == 130
+        assert process.stdout.read().startswith(b"heard 0 to ")
+        err = process.stderr.read().decode().splitlines()
+        assert err[0].startswith("The input ends here")
+        assert (len(err), err[-1]) == (3, "wavegate: interrupted"), err
+        process.stdin.close()
+
     def test_a_file_that_is_paced_ends_where_it_is(self, gateway: FakeGateway, nowhere: Path) -> None:
         soundfile.write(nowhere / "a.wav", np.zeros(16000 * 600), 16000)
         process = self.start("listen", "a.wav", "--paced")

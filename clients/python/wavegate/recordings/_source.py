@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -188,19 +190,43 @@ def _converted(
     heard = False
     for link in links:
         blocks = _one_channel(link, channel)
-        resampler = (
-            None if link.rate_hz == rate_hz else soxr.ResampleStream(link.rate_hz, rate_hz, 1, "float32")
-        )
+        resampler = None if link.rate_hz == rate_hz else _Resampler(link.rate_hz, rate_hz)
         for block in blocks:
             heard = heard or bool(len(block))
-            samples = block if resampler is None else resampler.resample_chunk(block)
+            samples = block if resampler is None else resampler.resampled(block)
             yield from _pieces(samples, rate_hz, encoding)
         if resampler is not None:
-            yield from _pieces(
-                resampler.resample_chunk(np.zeros(0, np.float32), last=True), rate_hz, encoding
-            )
+            yield from _pieces(resampler.resampled(np.zeros(0, np.float32), last=True), rate_hz, encoding)
     if not heard:
         raise NotAudioError("holds no audio")
+
+
+class _Resampler:
+    """A stream of samples at another rate, of one channel, until the process ends.
+
+    A daemon thread that waits for a pipe holds what it works with for ever; of a soxr object that is still held at
+    the end its library complains on standard error.
+    """
+
+    _all: ClassVar[WeakSet[_Resampler]] = WeakSet()
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._stream: soxr.ResampleStream | None = soxr.ResampleStream(from_hz, to_hz, 1, "float32")
+        self._all.add(self)
+
+    def resampled(self, samples: Samples, *, last: bool = False) -> Samples:
+        """Return what is ready once `samples` are in, with `last` all of it. Nothing once the process ends."""
+        stream = self._stream
+        return np.zeros(0, np.float32) if stream is None else stream.resample_chunk(samples, last=last)
+
+    @classmethod
+    def let_go(cls) -> None:
+        """Drop every resampler that is still in use."""
+        for resampler in list(cls._all):
+            resampler._stream = None
+
+
+atexit.register(_Resampler.let_go)
 
 
 def _one_channel(link: Link, channel: int | None) -> Iterator[Samples]:
