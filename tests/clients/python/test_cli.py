@@ -1164,6 +1164,18 @@ class TestProcesses:
         assert (len(err), err[-1]) == (3, "wavegate: interrupted"), err
         process.stdin.close()
 
+    def test_an_interrupt_while_a_fifo_is_read_for_recognition(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        os.mkfifo(nowhere / "fifo.wav")
+        process = self.start("recognize", "fifo.wav")
+        with (nowhere / "fifo.wav").open("wb"):  # opens once the other side reads
+            process.send_signal(signal.SIGINT)
+            try:
+                assert process.wait(timeout=60) == 130
+            finally:
+                process.kill()
+
     def test_a_file_that_is_paced_ends_where_it_is(self, gateway: FakeGateway, nowhere: Path) -> None:
         soundfile.write(nowhere / "a.wav", np.zeros(16000 * 600), 16000)
         process = self.start("listen", "a.wav", "--paced")

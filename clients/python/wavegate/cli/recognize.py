@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -74,7 +73,7 @@ async def _content(source: str) -> bytes:
             raise click.UsageError("standard input is the terminal: pipe a recording in, or name a file")
         name, content = "standard input", await in_thread(stdin.read)
     else:
-        name, content = source, await asyncio.to_thread(Path(source).read_bytes)
+        name, content = source, await in_thread(Path(source).read_bytes)
     if not content:
         raise Failure(f"{name} is empty", 2)
     return content
