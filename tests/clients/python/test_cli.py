@@ -1077,6 +1077,38 @@ class TestProcesses:
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
 
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "voices",
+            "voices --json",
+            "listen hello.wav",
+            "say hi -o -",
+            "say hi -o hi.wav --json",
+            "recognize hello.wav",
+            "sessions",
+            "demo --fast",
+        ],
+    )
+    def test_a_closed_standard_output_is_a_sentence(
+        self, gateway: FakeGateway, nowhere: Path, command: str
+    ) -> None:
+        recording = b"\1\0" * 1600
+        (nowhere / "hello.wav").write_bytes(wav_header(AudioFormat("LINEAR16", 16000), 3200) + recording)
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m wavegate.cli {command} >&-', sys.executable],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, b"standard output is closed" in done.stderr) == (2, True), done.stderr
+        assert b"Traceback" not in done.stderr
+
+    def test_a_file_needs_no_standard_output(self, gateway: FakeGateway, nowhere: Path) -> None:
+        command = ["sh", "-c", '"$0" -m wavegate.cli say hi -o hi.pcm >&-', sys.executable]
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+        assert text_of((nowhere / "hi.pcm").read_bytes()) == "hi"
+
     def test_text_streams_before_it_ends_and_audio_too(self, gateway: FakeGateway) -> None:
         process = self.start("say", "-o", "-")
         assert process.stdin is not None

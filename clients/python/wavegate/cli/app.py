@@ -37,7 +37,8 @@ class _App(click.Group):
             raise Failure("interrupted", 130) from None
         except BrokenPipeError:
             # Nothing more can be written, not even what Python would flush at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if sys.stdout is not None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(141)
         except OSError as exc:
             name = f"{exc.filename}: " if exc.filename else ""

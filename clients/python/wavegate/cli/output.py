@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.cells import cell_len
@@ -25,6 +25,13 @@ from rich.text import Text
 
 from wavegate.errors import WavegateError
 from wavegate.events import ConnectionEvent, GatewayWarning, GoAway, SessionMoved, SessionResumed
+
+
+def standard_output() -> TextIO:
+    """Return standard output; raises `click.UsageError` where the process was started without one, as by `>&-`."""
+    if sys.stdout is None:
+        raise click.UsageError("standard output is closed")
+    return sys.stdout
 
 
 class Output:
@@ -38,15 +45,17 @@ class Output:
 
     def line(self, text: str) -> None:
         """A line of data."""
-        if not sys.stdout.isatty():
+        stdout = standard_output()
+        if not stdout.isatty():
             click.echo(text)
         elif self._live is not None:
             print_wrapped(self._console, text)  # above the line that changes
         else:
-            print_wrapped(Console(file=sys.stdout, highlight=False), text)
+            print_wrapped(Console(file=stdout, highlight=False), text)
 
     def json(self, value: Mapping[str, Any]) -> None:
         """An object of data."""
+        standard_output()
         click.echo(json.dumps(value, ensure_ascii=False))
 
     def note(self, text: str, *, indent: int = 0) -> None:
@@ -102,11 +111,12 @@ class Output:
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows of data: in a pipe tab-separated lines without a head; on a terminal a table, or a paragraph for each
         row where the terminal is too narrow for one."""
-        if not sys.stdout.isatty():
+        stdout = standard_output()
+        if not stdout.isatty():
             for row in rows:
                 self.line("\t".join(row))
             return
-        console = Console(file=sys.stdout, highlight=False)
+        console = Console(file=stdout, highlight=False)
         table = Table(box=None, pad_edge=False, header_style="bold")
         widths = []
         for at, name in enumerate(columns):

@@ -15,6 +15,7 @@ import click
 
 from wavegate.audio import RawFormat, WavWriter
 from wavegate.cli.inputs import in_thread
+from wavegate.cli.output import standard_output
 from wavegate.settings import AudioEncoding, AudioFormat
 
 SUFFIXES: dict[str, AudioEncoding | None] = {
@@ -200,7 +201,7 @@ def choose_sink(output: str | None, *, play: bool, raw: bool, encoding: AudioEnc
             raise click.UsageError(missing or f"{encoding} cannot be played: leave --encoding out")
         output = "speech.mp3" if encoding == "MP3" else "speech.wav"
     if output == "-":
-        if sys.stdout.isatty():
+        if standard_output().isatty():
             raise click.UsageError("audio would go to the terminal: pipe it on, or name a file with -o")
         return StreamSink(None, raw=raw)
     path = Path(output)

@@ -16,7 +16,7 @@ from rich.console import Console
 from wavegate.cli import trace_names as names
 from wavegate.cli.command import Connection, Failure, command
 from wavegate.cli.jaeger import DEFAULT_URL, KNOCK_S, Jaeger, JaegerError
-from wavegate.cli.output import Output, event_object
+from wavegate.cli.output import Output, event_object, standard_output
 from wavegate.cli.time_spent import is_chunk, number, time_spent
 from wavegate.cli.waterfall import IN_ASCII, waterfall
 from wavegate.client import Client
@@ -172,7 +172,7 @@ def show(
         spent = time_spent(spans)
         output.json({"event": "time_spent", **(_rounded(asdict(spent)) if spent is not None else {})})
         return
-    file = sys.stderr if to_stderr else sys.stdout
+    file = sys.stderr if to_stderr else standard_output()
     console = Console(file=file, highlight=False)
     width = console.width if console.is_terminal else PIPE_WIDTH
     for line in waterfall(spans, width=width, all_chunks=all_chunks):
