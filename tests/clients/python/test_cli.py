@@ -1265,6 +1265,42 @@ class TestProcesses:
         assert process.wait(timeout=60) == 143
         process.stdout.close()
 
+    def test_a_fifo_that_nobody_opens_does_not_hold_up_the_end(
+        self, gateway: FakeGateway, nowhere: Path
+    ) -> None:
+        os.mkfifo(nowhere / "a.wav")
+        process = self.start("say", "Hello there", "-o", "a.wav")
+        try:
+            self.wait_for(lambda: gateway.sent_chunks)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
+
+    def test_a_fifo_that_is_no_longer_read_does_not_either(self, gateway: FakeGateway, nowhere: Path) -> None:
+        gateway.chunk_chars = 2000
+        os.mkfifo(nowhere / "a.wav")
+        process = self.start("say", "many words " * 9000, "-o", "a.wav")
+        try:
+            with (nowhere / "a.wav").open("rb", buffering=0) as reader:
+                assert reader.read(4) == b"RIFF"
+                sent = -1
+                while sent != gateway.sent_chunks:  # until nothing moves any more
+                    sent = gateway.sent_chunks
+                    time.sleep(0.3)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=60) == 143
+        finally:
+            process.kill()
+
+    def test_a_fifo_gets_what_a_file_gets(self, gateway: FakeGateway, nowhere: Path) -> None:
+        os.mkfifo(nowhere / "a.wav")
+        process = self.start("say", "Hello there", "-o", "a.wav")
+        with (nowhere / "a.wav").open("rb") as reader:
+            content = reader.read()
+        assert process.wait(timeout=60) == 0
+        assert (content[:4], content[44:]) == (b"RIFF", audio_of("Hello there"))
+
     def test_a_reader_that_goes_ends_it_quietly(self, gateway: FakeGateway) -> None:
         gateway.chunk_chars = 2000
         process = self.start("say", "-o", "-")

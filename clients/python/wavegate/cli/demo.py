@@ -132,7 +132,7 @@ class _Demo:
             async with self.client.synthesize(voice_id=voices[0], language_code="en") as session:
                 self.audio_format = session.started.audio_format
                 if self.sink is not None:
-                    self.sink.open(self.audio_format)
+                    await self.sink.open(self.audio_format)
                 self._step("session", f"{session.session_id}, trace {session.started.trace_id or '-'}")
                 await self._speak(session, voices[-1])
                 await self._be_interrupted(session)

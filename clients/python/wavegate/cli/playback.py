@@ -36,7 +36,7 @@ class Sink(ABC):
     """As the end of a sentence: where the audio is now."""
 
     @abstractmethod
-    def open(self, audio_format: AudioFormat) -> None:
+    async def open(self, audio_format: AudioFormat) -> None:
         """Makes ready."""
 
     @abstractmethod
@@ -62,13 +62,20 @@ class StreamSink(Sink):
         self.where = f"in {path}" if path else "on standard output"
         self._path = path
         self._raw = raw
+        self._is_file = path is not None and (path.is_file() or not path.exists())
+        """False where a reader may keep a writer waiting: standard output, a FIFO, a device."""
         self._stream: BinaryIO | None = None
         self._wav: WavWriter | None = None
         self._is_writing = False
 
-    def open(self, audio_format: AudioFormat) -> None:
-        """Creates the file."""
-        self._stream = self._path.open("wb") if self._path else _standard_output()
+    async def open(self, audio_format: AudioFormat) -> None:
+        """Creates the file; waits for the reader of a FIFO."""
+        if self._path is None:
+            self._stream = _standard_output()
+        elif self._is_file:
+            self._stream = self._path.open("wb")
+        else:
+            self._stream = cast(BinaryIO, await in_thread(_Unbuffered, self._path, "wb"))
         if audio_format.encoding == "MP3":
             return
         if not self._raw:
@@ -82,7 +89,7 @@ class StreamSink(Sink):
         """Appends; for a pipe in a thread, since its reader may be slow."""
         assert self._stream is not None
         write = self._wav.write if self._wav else self._stream.write
-        if self._path:
+        if self._is_file:
             write(audio)
             return
         self._is_writing = True
@@ -141,7 +148,7 @@ class SpeakerSink(Sink):
         self._device: Any = None
         self._format = AudioFormat()
 
-    def open(self, audio_format: AudioFormat) -> None:
+    async def open(self, audio_format: AudioFormat) -> None:
         """Starts the device."""
         self._format = audio_format
         self._start()

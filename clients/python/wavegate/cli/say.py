@@ -231,7 +231,7 @@ class _Speech:
         if self._first_audio_s is None:
             self._first_audio_s = time.monotonic()
             if self._sink is not None:
-                self._sink.open(self._session.started.audio_format)
+                await self._sink.open(self._session.started.audio_format)
         if self._sink is not None:
             await self._sink.write(chunk.audio)
         self._audio_bytes += len(chunk.audio)
