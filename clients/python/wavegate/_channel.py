@@ -84,6 +84,16 @@ class ResponseStream(Protocol[ResponseT_co]):
         """The responses."""
 
 
+def check_token(token: str) -> str:
+    """Return the token as given if it can go in a header; raises `ValueError`, which does not repeat it, otherwise."""
+    if "\n" in token or "\r" in token:
+        raise ValueError("the token holds a line break")
+    for at, character in enumerate(token):
+        if not " " <= character <= "~":
+            raise ValueError(f"the token holds a character that is not printable ASCII (at character {at})")
+    return token
+
+
 class Channel:
     """The gRPC channel to one target, with what every call of it carries."""
 
@@ -98,7 +108,7 @@ class Channel:
         metadata: Sequence[tuple[str, str]],
         options: Sequence[tuple[str, str | int]],
     ) -> None:
-        """Opens nothing yet. Raises `ValueError` for a target that is written wrong."""
+        """Opens nothing yet. Raises `ValueError` for a target that is written wrong or a token that no header takes."""
         self._tls = bool(tls or root_certificates or client_certificate)
         self.target = check_target(target, tls=self._tls)
         self.lines = 0
@@ -110,7 +120,7 @@ class Channel:
         self._client_certificate = client_certificate
         self._metadata: Metadata = (
             *metadata,
-            *((("authorization", f"Bearer {token}"),) if token else ()),
+            *((("authorization", f"Bearer {check_token(token)}"),) if token else ()),
         )
         self._forget()
 

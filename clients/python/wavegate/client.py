@@ -77,7 +77,11 @@ class Client:
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[tuple[str, str | int]] = (),
     ) -> None:
-        """`client_certificate` is the private key and the chain."""
+        """`client_certificate` is the private key and the chain.
+
+        Raises `ValueError` for a target that is written wrong, and for a token that holds a line break or anything
+        else but printable ASCII.
+        """
         if target is not None and targets:
             raise TypeError("give either a target or targets")
         self._channels = Channels(

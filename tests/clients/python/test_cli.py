@@ -292,6 +292,23 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "WAVEGATE_TARGET: 'gateway' names no port" in result.stderr
 
 
+@pytest.mark.parametrize("token", ["a\nb", "gehéim"])
+def test_a_token_that_no_header_takes_is_told(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("WAVEGATE_TOKEN", token)
+    for arguments in (["voices"], ["say", "x", "-o", "a.wav"], ["demo"]):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "WAVEGATE_TOKEN: the token holds a " in result.stderr
+        assert token not in result.stderr
+
+
+@pytest.mark.parametrize("content", ["", "# A page\n", "-----BEGIN PRIVATE KEY-----\n"])
+def test_a_file_of_authorities_holds_a_certificate(nowhere: Path, content: str) -> None:
+    (nowhere / "README.md").write_text(content)
+    result = run("voices", "--ca-file", "README.md")
+    assert (result.exit_code, "README.md holds no certificate (PEM)" in result.stderr) == (2, True)
+
+
 class TestMarkdown:
     TEXT = """# Setup
 

@@ -20,6 +20,7 @@ from wavegate import (
     SynthesisSettings,
     UpstreamError,
     UtteranceCompleted,
+    sync,
 )
 
 from tests.clients.python.fake_gateway import FakeGateway, status, text_of
@@ -223,6 +224,25 @@ class TestMetadata:
         async with Client() as client, client.synthesize(voice_id="magnus"):
             assert client.target == gateway.target
         assert gateway.metadata[0]["authorization"] == "Bearer from-the-environment"
+
+    @pytest.mark.parametrize("make", [Client, sync.Client])
+    @pytest.mark.parametrize(
+        ("token", "told"),
+        [
+            ("a\n", "the token holds a line break"),
+            ("a\rb", "the token holds a line break"),
+            ("gehéim", r"the token holds a character that is not printable ASCII \(at character 3\)"),
+            ("a\0", r"the token holds a character that is not printable ASCII \(at character 1\)"),
+        ],
+    )
+    def test_a_token_that_no_header_takes_is_told_without_repeating_it(
+        self, monkeypatch: pytest.MonkeyPatch, make: type[Client | sync.Client], token: str, told: str
+    ) -> None:
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            make("127.0.0.1:1", token=token)
+        monkeypatch.setattr(os, "environ", {"WAVEGATE_TOKEN": token})
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            make("127.0.0.1:1")
 
 
 async def test_one_client_carries_many_sessions(client: Client) -> None:

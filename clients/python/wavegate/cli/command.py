@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Concatenate, Final, ParamSpec
 import click
 from rich.console import Console
 
+from wavegate._channel import check_token
 from wavegate.cli.output import Output, error_object, print_wrapped
 from wavegate.cli.signals import Interruption
 from wavegate.client import Client, default_target
@@ -72,6 +74,8 @@ _WORDS_OF_FIELDS: Mapping[str, str] = {
 }
 """The other fields that the command line fills."""
 
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+
 P = ParamSpec("P")
 
 
@@ -108,6 +112,12 @@ class Connection:
     def client(self, target: str | None = None) -> Client:
         """A client of it; to be made inside the event loop."""
         certificates = self.ca_file.read_bytes() if self.ca_file else None
+        if certificates is not None and not _CERTIFICATE.search(certificates):
+            raise click.UsageError(f"{self.ca_file} holds no certificate (PEM)")
+        try:
+            check_token(os.environ.get("WAVEGATE_TOKEN", ""))
+        except ValueError as exc:
+            raise click.UsageError(f"WAVEGATE_TOKEN: {exc}") from exc
         try:
             return Client(target or self.target, tls=self.tls, root_certificates=certificates)
         except ValueError as exc:
