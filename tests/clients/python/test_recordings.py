@@ -401,6 +401,20 @@ class TestSeveral:
 
 
 class TestDamaged:
+    @pytest.mark.parametrize(
+        ("missing_bytes", "sentence"),
+        [
+            (1, "the last sample that its header tells of is not there"),
+            (2, "the last sample that its header tells of is not there"),
+            (13, "the last 7 samples that its header tells of are not there"),
+            (16000, "its header tells of 3.00 s of audio, 2.50 s are there"),
+        ],
+    )
+    def test_what_is_cut_off_is_told_in_figures_that_differ(self, missing_bytes: int, sentence: str) -> None:
+        content = wav_header(HEARD, 96000) + b"\1" * (96000 - missing_bytes)
+        _, warnings = heard(content, name="it")
+        assert warnings == [f"it is cut off: {sentence}"]
+
     @pytest.mark.parametrize("name", ["flac", "ogg vorbis", "ogg opus", "mp3 at 16000 Hz", "mp3 at 44100 Hz"])
     @pytest.mark.parametrize("hole", [b"", b"\x55" * 3000], ids=["bytes missing", "others in between"])
     def test_what_is_behind_the_damage_is_heard(self, name: str, hole: bytes) -> None:
@@ -804,6 +818,8 @@ class TestSentences:
             (b"PK\x03\x04" + bytes(99), "it is a ZIP archive: unpack it first", None),
             (bytes(range(256)), "it is no recording of a known kind", "raw"),
             (bytes(5000), "it holds nothing but zeros", "raw"),
+            (bytes(5000) + b"\1", "it is no recording of a known kind", "raw"),
+            (bytes(100_000) + b"\1", "it begins with 66 kB of nothing but zeros", "raw"),
             (b"\xff\xfb\x90\x44" + bytes(range(256)), "it is no recording of a known kind", "raw"),
             (b"OggS" + bytes(99), "it is an Ogg file that has lost its beginning", None),
             (

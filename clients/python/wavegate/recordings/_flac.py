@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from wavegate.recordings._input import Input
-from wavegate.recordings._link import Link, NotAudioError, Notes, amount, span
+from wavegate.recordings._link import Link, NotAudioError, Notes, amount, cut_off, span
 from wavegate.recordings._samples import Samples, decoded_file
 
 __all__ = ["Decoder", "open_flac"]
@@ -80,8 +80,7 @@ class Decoder:
         if self._lost:
             self._notes.add(f"is damaged: {span(self._lost, self.rate_hz)} of it could not be decoded")
         if decoded_frames < self.total:
-            claimed, there = (span(n, self.rate_hz) for n in (self.total, decoded_frames))
-            self._notes.add(f"is cut off: its header tells of {claimed} of audio, {there} are there")
+            self._notes.add(cut_off(self.total, decoded_frames, self.rate_hz))
 
 
 def open_flac(source: Input, notes: Notes) -> Link:

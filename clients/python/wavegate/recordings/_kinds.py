@@ -7,7 +7,7 @@ from collections.abc import Callable
 from wavegate.recordings import _flac, _mpeg, _ogg, _pcm
 from wavegate.recordings._general import open_general
 from wavegate.recordings._input import Input
-from wavegate.recordings._link import Link, NotAudioError, Notes
+from wavegate.recordings._link import Link, NotAudioError, Notes, amount
 
 __all__ = ["TAKEN", "next_link", "skip_tags"]
 
@@ -15,6 +15,7 @@ TAKEN = "WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF and W64"
 """The kinds that a person may want to know of."""
 
 _HEAD_BYTES = 512
+_SEARCHED_BYTES = 64 * 1024
 
 _GENERAL = (
     b"NIST_1A", b"Creative Voice File\x1a", b"PVF1", b"\x64\xa3", b"\xa3\x64", b"2BIT", b"ALawSoundFile",
@@ -106,10 +107,13 @@ def next_link(source: Input, notes: Notes, *, is_first: bool, raw_expected: bool
         return None
     if _is_text(head):
         raise NotAudioError("is text, no recording")
-    if _mpeg.find_frames(source.peek(64 * 1024), whole=False) >= 0:
+    beginning = source.peek(_SEARCHED_BYTES)
+    if _mpeg.find_frames(beginning, whole=False) >= 0:
         return _mpeg.open_mpeg(source, notes)
-    if not any(source.peek(4096)):
-        raise NotAudioError("holds nothing but zeros", "raw")
+    if not any(beginning):
+        if len(beginning) < _SEARCHED_BYTES:
+            raise NotAudioError("holds nothing but zeros", "raw")
+        raise NotAudioError(f"begins with {amount(len(beginning))} of nothing but zeros", "raw")
     raise NotAudioError("is no recording of a known kind", "raw")
 
 

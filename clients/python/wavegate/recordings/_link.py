@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from wavegate.errors import Cure
 from wavegate.recordings._samples import Samples
 
-__all__ = ["LEFT_OUT", "Link", "NotAudioError", "Notes", "amount", "check_shape", "span"]
+__all__ = ["LEFT_OUT", "Link", "NotAudioError", "Notes", "amount", "check_shape", "cut_off", "span"]
 
 
 LEFT_OUT = "holds {} behind its audio that are no recording of a known kind and were left out"
@@ -66,6 +66,16 @@ def amount(count: int) -> str:
     if count < 10_000:
         return f"{count} bytes"
     return f"{count / 1e3:.0f} kB" if count < 10_000_000 else f"{count / 1e6:.0f} MB"
+
+
+def cut_off(claimed: int, there: int, rate_hz: int) -> str:
+    """A sentence on frames that a header tells of, and that are not all there."""
+    told, heard = span(claimed, rate_hz), span(there, rate_hz)
+    if told != heard:
+        return f"is cut off: its header tells of {told} of audio, {heard} are there"
+    if (missing := claimed - there) > 1:
+        return f"is cut off: the last {missing} samples that its header tells of are not there"
+    return "is cut off: the last sample that its header tells of is not there"
 
 
 def span(frames: int, rate_hz: int) -> str:

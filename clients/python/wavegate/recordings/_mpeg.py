@@ -17,7 +17,7 @@ import numpy as np
 
 from wavegate.recordings._general import open_general
 from wavegate.recordings._input import Input
-from wavegate.recordings._link import Link, NotAudioError, Notes, amount, span
+from wavegate.recordings._link import Link, NotAudioError, Notes, amount, cut_off, span
 from wavegate.recordings._samples import Samples
 
 try:
@@ -183,8 +183,7 @@ def _decoded(source: Input, first: _Header, notes: Notes) -> Iterator[Samples]:
     if lost:
         notes.add(f"is damaged: {span(lost * first.samples, first.rate_hz)} of it could not be decoded")
     if info and info.frames and seen < info.frames:
-        claimed, there = (span(n * first.samples, first.rate_hz) for n in (info.frames, seen))
-        notes.add(f"is cut off: its header tells of {claimed} of audio, {there} are there")
+        notes.add(cut_off(info.frames * first.samples, seen * first.samples, first.rate_hz))
 
 
 def _runs(source: Input, first: _Header, notes: Notes) -> Iterator[list[bytes]]:

@@ -11,7 +11,7 @@ import numpy as np
 from wavegate.audio import RawEncoding, RawFormat
 from wavegate.recordings import _mpeg
 from wavegate.recordings._input import Input
-from wavegate.recordings._link import LEFT_OUT, Link, NotAudioError, Notes, amount, check_shape, span
+from wavegate.recordings._link import LEFT_OUT, Link, NotAudioError, Notes, amount, check_shape, cut_off
 from wavegate.recordings._samples import Samples, decoded, decoded_file
 
 __all__ = [
@@ -106,10 +106,8 @@ def _contents(source: Input, length: int | None, raw: RawFormat, notes: Notes) -
         content = source.read_some(limit if left is None else min(limit, left))
         if not content:
             if left and length:
-                claimed, there = (
-                    span(n // raw.frame_bytes, raw.sample_rate_hz) for n in (length, length - left)
-                )
-                notes.add(f"is cut off: its header tells of {claimed} of audio, {there} are there")
+                claimed, there = -(-length // raw.frame_bytes), (length - left) // raw.frame_bytes
+                notes.add(cut_off(claimed, there, raw.sample_rate_hz))
             return
         left = None if left is None else left - len(content)
         content = rest + content
