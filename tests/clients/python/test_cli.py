@@ -468,6 +468,7 @@ class TestRecognize:
         ("arguments", "stdin", "sentence"),
         [
             (["missing.wav"], None, "missing.wav: No such file or directory"),
+            ([""], None, "the name of the file is empty"),
             (["-"], b"", "standard input is empty"),
             (["http://a/b.wav", "--rate", "8000"], None, "leave --rate and --encoding out"),
         ],
@@ -692,6 +693,8 @@ class TestListen:
             ("page.mp3", b"<!DOCTYPE html><html>", "page.mp3 is an HTML page, no recording"),
             ("empty.wav", b"", "empty.wav is empty"),
             (".", None, ".: Is a directory"),
+            ("", None, "the name of the file is empty"),
+            ("https://example.com/a.wav", None, "wavegate recognize https://example.com/a.wav"),
         ],
     )
     def test_bad_files_need_no_gateway(
@@ -762,7 +765,11 @@ class TestListen:
         for value, sentence in [
             ("s16", "it takes an encoding, a rate and perhaps a number of channels: s16le,44100,2"),
             ("s12,8000", "'s12' is no encoding of raw samples"),
-            ("s16le,fast", "invalid literal"),
+            ("s16le,fast", "'fast' is no rate in Hz; write it as in s16le,44100,2"),
+            ("s16le,16k", "'16k' is no rate in Hz"),
+            ("s16le,8000,two", "'two' is no number of channels"),
+            ("s16le,8000,", "'' is no number of channels"),
+            ("s16le,-8000", "a rate of -8000 Hz cannot be"),
             ("s16le,0", "a rate of 0 Hz cannot be"),
         ]:
             result = run("listen", "a", "--raw", value)

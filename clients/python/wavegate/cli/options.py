@@ -41,6 +41,9 @@ def _raw_format(_context: click.Context, _parameter: click.Parameter, value: str
     try:
         if not 1 <= len(numbers) <= 2:
             raise ValueError("it takes an encoding, a rate and perhaps a number of channels: s16le,44100,2")
+        for number, what in zip(numbers, ("rate in Hz", "number of channels"), strict=False):
+            if not number.strip().removeprefix("-").isdecimal():
+                raise ValueError(f"{number!r} is no {what}; write it as in s16le,44100,2")
         rate_hz, *channels = map(int, numbers)
         return RawFormat(cast(RawEncoding, encoding), rate_hz, *channels)
     except ValueError as exc:

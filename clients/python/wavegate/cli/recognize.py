@@ -72,6 +72,8 @@ async def _content(source: str) -> bytes:
         if stdin.isatty():
             raise click.UsageError("standard input is the terminal: pipe a recording in, or name a file")
         name, content = "standard input", await in_thread(stdin.read)
+    elif not source:
+        raise click.UsageError("the name of the file is empty")
     else:
         name, content = source, await in_thread(Path(source).read_bytes)
     if not content:

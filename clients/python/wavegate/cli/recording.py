@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import stat
 from collections.abc import AsyncIterable, Iterable, Iterator
@@ -62,6 +63,14 @@ class Recording:
             if stdin.isatty():
                 raise click.UsageError("standard input is the terminal: pipe audio in, or name a file")
             return from_thread(lambda: self._read(stdin, "standard input"))
+        if not self._file:
+            raise click.UsageError("the name of the file is empty")
+        if re.match(r"https?://", self._file, re.IGNORECASE):
+            address = shlex.quote(self._file)
+            raise click.UsageError(
+                f"listen takes no addresses: wavegate recognize {address}, "
+                f"or: curl -fsSL {address} | wavegate listen -"
+            )
         mode = Path(self._file).stat().st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
             return from_thread(lambda: self._read(self._file, self._file))  # its first byte may take its time
