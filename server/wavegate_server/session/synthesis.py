@@ -460,9 +460,20 @@ class SynthesisSession(Session):
             link.progressed = link.progressed or utterance.is_beyond_repeated
 
     def _on_late_audio(self, event: tts.LateAudioReceived) -> None:
-        """Audio came for an utterance that was reported as completed: its tail was cut off."""
+        """Audio came for a request that counted as spoken whole: its tail was cut off."""
         self.trace.late_audio(event.seconds)
         request = event.request
+        head = self._line.head
+        if head is not None and head.utterance_id == request.utterance_id:
+            # What followed was heard already, so that it cannot be put in its place any more.
+            self._fail_utterance(
+                head,
+                errors.UpstreamProtocol(
+                    "the upstream sent audio of a part of this utterance after its next part"
+                ),
+                self._now(),
+            )
+            return
         if request.request_id in self._warned_late:
             return
         self._warned_late.append(request.request_id)
@@ -1010,6 +1021,7 @@ class SynthesisSession(Session):
             self.context.client_session_id or self.session_id,
             target.habits,
             alive_at=0.0,
+            counts_requests=bool(target.account.requests.limit),
         )
         ready, self._ready = self._ready, None
         base = await self._dial(url, attempt) if ready is None else self._adopt(url, ready[0])

@@ -52,13 +52,16 @@ SHARES = (0.7, 0.85)
 """Shares of the learnt pace, of its mean and of its fastest, below which (both) a text was not heard whole."""
 STRICT_SHARES = (0.85, 0.95)
 """The same where a release is missing of an upstream that was seen to complete each of them."""
-PACE_LETTERS = 20
-"""Letters of the shortest text that teaches a pace: shorter ones vary too much."""
+PACE_CHARS = 25
+"""Characters of the shortest text that teaches a pace: shorter ones vary too much."""
 PACE_REQUESTS = 3
 """Whole requests of a voice after which its pace counts as learnt."""
 SLACK_S = 0.01
 """Seconds by which the last word may reach beyond the audio: its times are rounded."""
 
+UNTIMED_S = 0.5
+"""Seconds of audio behind the last word that has a time, with which others may have been spoken: their times may be
+late, or never come."""
 ALIKE_SHARE = 0.25
 """Share by which the lengths of a text may differ that a voice speaks otherwise each time."""
 RELEASE_CHARS = 150
@@ -75,7 +78,7 @@ REMEMBERED_VOICES = 64
 WORD_WINDOW = 6
 """Words of the text among which the next timed word is looked for: numbers and the like are spoken otherwise."""
 
-_SENTENCE = re.compile(r"[.!?…;:]+[\"'”’»)\]]*(?!\d)|\n+|[。！？；।॥]+[”’」』）]*")
+_SENTENCE = re.compile(r"[.!?…;:]+[\"'”’»)\]]*(?!\d)|\n+|[。！？；।॥؟۔]+[”’」』）]*")
 """Where an upstream may cut a text: more often than most do, since what is counted is the most that can be."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -166,7 +169,7 @@ VERDICTS: dict[tuple[Completes, Heard], Verdict | dict[Sends, Verdict]] = {
     (Completes.ALL, Heard.NOTHING_TO_SAY): Verdict.ENDED,
     (Completes.ALL, Heard.SOMETHING): Verdict.ENDED,
     (Completes.ALL, Heard.MISSING): Verdict.STALL,
-    (Completes.ALL, Heard.SHORT): Verdict.QUIET,
+    (Completes.ALL, Heard.SHORT): Verdict.ENDED,
     (Completes.ALL, Heard.PLAUSIBLE): Verdict.ENDED,
     (Completes.ALL, Heard.LAST_WORD): Verdict.ENDED,
 }
@@ -192,7 +195,7 @@ def hand_over_s(completes: Completes, heard: Heard, sends: Sends) -> float | Non
         return 0.0
     if heard is Heard.PLAUSIBLE and sends is Sends.ALWAYS:
         return None
-    return HAND_OVER_S
+    return 0.0 if heard is Heard.LAST_WORD else HAND_OVER_S
 
 
 def are_alike(first_s: float, second_s: float) -> bool:
@@ -203,6 +206,11 @@ def are_alike(first_s: float, second_s: float) -> bool:
 def letters_of(text: str) -> int:
     """How many letters and digits a text has: what is sure to be heard of it."""
     return sum(c.isalnum() for c in text)
+
+
+def chars_of(text: str) -> int:
+    """How many characters of a text take time: blanks in a row count as one, those at its edges not at all."""
+    return len(" ".join(text.split()))
 
 
 def possible_releases(text: str) -> int:
@@ -263,7 +271,7 @@ class SpokenWords:
 
 @dataclass(slots=True)
 class Pace:
-    """Playing time of a letter or digit of one voice at one speed, in seconds."""
+    """Playing time of a character of one voice at one speed, in seconds. Marks and blanks count: they are pauses."""
 
     requests: int = 0
     mean: float = 0.0
@@ -400,27 +408,29 @@ class Habits:
         if self.sends_complete is False:
             self.sends_complete = None
 
-    def spoken_whole(self, voice: str, letters: int, audio_s: float) -> None:
+    def spoken_whole(self, voice: str, chars: int, audio_s: float) -> None:
         """Note the length of a request that was heard whole, in seconds. `voice` names all that its pace depends on."""
-        if letters < PACE_LETTERS or audio_s <= 0:
+        if chars < PACE_CHARS or audio_s <= 0:
             return
         pace = self.paces.setdefault(voice, Pace())
         self.paces.move_to_end(voice)
-        pace.add(audio_s / letters)
+        pace.add(audio_s / chars)
         while len(self.paces) > REMEMBERED_VOICES:
             self.paces.popitem(last=False)
 
-    def least_s(self, voice: str, letters: int, quickened: float, *, prior: bool, strict: bool) -> float:
-        """Seconds below which so many letters and digits were not heard whole, as far as is known.
+    def least_s(
+        self, voice: str, text: str, letters: int, quickened: float, *, prior: bool, strict: bool
+    ) -> float:
+        """Seconds below which a text with so many letters and digits was not heard whole, as far as is known.
 
         `quickened`: by how much the speed that was asked for may shorten them, 1.0 for not at all. `prior`: take
         what no voice passes where the pace of this one was not learnt. `strict`: there is another reason to doubt.
         """
         pace = self.paces.get(voice)
         least = pace.least(strict=strict) if pace is not None else None
-        if least is None:
-            least = PRIOR_S_PER_LETTER / quickened if prior else 0.0
-        return letters * least
+        if least is not None:
+            return chars_of(text) * least
+        return letters * PRIOR_S_PER_LETTER / quickened if prior else 0.0
 
     def speaks_in_turn(self, now: float) -> bool:
         """Whether a request may be sent while the one before it may still be spoken."""

@@ -47,6 +47,8 @@ LATE_CANCEL_S = 0.25
 does not obey; before that it was under way already."""
 DELAY_SHARE = 0.8
 """Share of the buffer delay after which the upstream may have spoken without more text: its clock starts later."""
+GAP_S = 0.25
+"""Seconds between two pieces of text after which an upstream may have spoken what it had, whatever it was asked for."""
 MAX_GARBAGE = 3
 """Malformed frames of one connection before it is given up."""
 MAX_WORD_TIME_S = 86_400.0
@@ -172,6 +174,7 @@ class Request:
     began_at: float = 0.0
     waits_since: float = 0.0
     """When the oldest text may have come that the upstream holds back."""
+    last_text_at: float = 0.0
     letters: int = 0
     """Letters and digits of its text: what is sure to be heard."""
     audio_bytes: int = 0
@@ -201,6 +204,7 @@ class Request:
     release_base_s: float = 0.0
     """Playing time before the current release: word times restart with each."""
     word_seen: bool = False
+    last_word_start_s: float = 0.0
 
     @property
     def ended(self) -> bool:
@@ -252,6 +256,8 @@ class TtsProtocol:
     alive_at: float = math.inf
     """When a ping was sent that the peer answered; kept up by the caller, which sends one where `wants_proof`. Silence
     is an end only if the peer is there at its end. Infinity: taken for granted."""
+    counts_requests: bool = False
+    """Whether the account has a limit of active requests."""
     wants_proof: bool = False
     """Whether silence is due to be an end, and the peer has to show that it is there."""
     _ending: Request | None = None
@@ -297,9 +303,12 @@ class TtsProtocol:
         if letters:
             if not request.letters:
                 request.waits_since = now
-            elif delay_s and now - request.waits_since >= delay_s * DELAY_SHARE:
+            elif now - request.last_text_at >= GAP_S or (
+                delay_s and now - request.waits_since >= delay_s * DELAY_SHARE
+            ):
                 request.delays += 1
                 request.waits_since = now
+            request.last_text_at = now
             request.letters += letters
             request.texts += 1
             request.unanswered = True
@@ -331,6 +340,8 @@ class TtsProtocol:
         if not self._echoes or self._refused_early or not self.habits.speaks_in_turn(now):
             return False
         quiet_s = ending.hand_over_s(*self._standing(request))
+        if quiet_s is not None and self.counts_requests and not request.last_was_complete:
+            quiet_s = max(quiet_s, ending.HAND_OVER_S)  # until then the upstream may count it as active
         return quiet_s is not None and now >= self._quiet_since(request) + quiet_s
 
     def idle_at(self) -> float | None:
@@ -448,8 +459,8 @@ class TtsProtocol:
                 due += OWED_S
         if self._ending is None and self._handed_over is not request:
             quiet_s = ending.hand_over_s(*standing)
-            if quiet_s:
-                due = min(due, since + quiet_s)
+            if quiet_s is not None and not request.last_was_complete:
+                due = min(due, since + ending.HAND_OVER_S)
         return due
 
     def expire(self, now: float) -> list[TtsEvent]:
@@ -508,6 +519,8 @@ class TtsProtocol:
             return Completes.NONE
         if self._custom(request).sends_one(request.letters) and not request.completed_early:
             return Completes.ALL
+        if request.completes > max(1, request.releases):
+            return Completes.SOME  # more than the releases that its ids show: some were said again
         return Completes.ALL if request.completes >= self._possible(request) else Completes.SOME
 
     def _possible(self, request: Request) -> int:
@@ -526,7 +539,7 @@ class TtsProtocol:
         left = request.words.left(request.text)
         if left == 0 and audio_s + ending.SLACK_S >= request.words.last_end_s:
             return Heard.LAST_WORD
-        if left is not None and left > 1 and completes is not Completes.ALL:
+        if left is not None and left > 1 and audio_s < request.words.last_end_s + ending.UNTIMED_S:
             return Heard.MISSING
         return self._measured(request, prior=completes is Completes.NONE, all_came=completes is Completes.ALL)
 
@@ -538,7 +551,9 @@ class TtsProtocol:
         strict = (
             custom.per_request is PerRequest.EACH and custom.seen >= ending.LEARN_REQUESTS and not all_came
         )
-        least_s = self.habits.least_s(request.voice, request.letters, quickened, prior=prior, strict=strict)
+        least_s = self.habits.least_s(
+            request.voice, request.text, request.letters, quickened, prior=prior, strict=strict
+        )
         return Heard.SHORT if audio_s < least_s else Heard.PLAUSIBLE
 
     def _was_all(self, request: Request) -> bool:
@@ -658,7 +673,9 @@ class TtsProtocol:
             return
         if not older.completes and older.audio_bytes:
             self._followed.append(older)
-        events += self._completed(older, Completion.NEXT_REQUEST, now)
+        completes, heard, _ = self._standing(older)
+        is_sure = completes is Completes.ALL or heard is not Heard.PLAUSIBLE
+        events += self._completed(older, Completion.NEXT_REQUEST, now, is_unconfirmed=not is_sure)
 
     def _stale(
         self, request: Request | None, frame: Mapping[str, Any], now: float, events: list[TtsEvent]
@@ -732,6 +749,10 @@ class TtsProtocol:
         if not (isinstance(text, str) and is_word_time(start) and is_word_time(end)):
             return [*events, *self._garbage("a word_timestamp without word, start and end")]
         request.last_frame_at = now
+        if request.word_seen and start + WORD_ROUNDING_S < request.last_word_start_s:
+            # Times that jump back are those of another release, though its id is the same.
+            request.release_base_s = request.words.last_end_s
+        request.last_word_start_s = start
         if not request.word_seen:
             request.word_seen = True
             if start + WORD_ROUNDING_S >= request.release_base_s > 0:
@@ -746,18 +767,20 @@ class TtsProtocol:
         if request is None:
             return events
         self._followed.clear()
-        heard_at = max(request.last_frame_at, request.closed_at)
-        self.habits.completed(0.0 if request.is_counted else now - heard_at)
+        if not request.is_counted:  # one that no audio came before teaches nothing
+            self.habits.completed(now - max(request.last_frame_at, request.closed_at))
         own = frame.get("request_id")
+        is_again = False
         if isinstance(own, str) and own:
-            if own in request.completed_ids and own != request.upstream_request_id:
+            is_again = own in request.completed_ids
+            if is_again and own != request.upstream_request_id:
                 return events  # said again, of a release before this one
             request.completed_ids.add(own)
         request.last_frame_at = now
         request.owed_since = None  # a release ended; text that comes now is owed anew
         if not request.is_counted:
             request.is_counted = True
-            request.completes += 1
+            request.completes += not (is_again and request.releases > 1)
             if request.phase is _Phase.OPEN and request.letters:
                 request.completed_early = True
                 if self._custom(request).per_request is PerRequest.ONE:
@@ -891,7 +914,7 @@ class TtsProtocol:
             else:
                 custom.see(None, 0, is_sure=False)
         if request.letters and request.audio_bytes and not is_unconfirmed:
-            self.habits.spoken_whole(request.voice, request.letters, self._audio_s(request))
+            self.habits.spoken_whole(request.voice, ending.chars_of(request.text), self._audio_s(request))
 
     def _end(self, request: Request, phase: _Phase = _Phase.CUT) -> None:
         self.wants_proof = False

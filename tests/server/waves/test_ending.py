@@ -15,7 +15,7 @@ from wavegate_server.waves.ending import (
     LEARN_REQUESTS,
     NOTHING_TO_SAY_S,
     OWED_S,
-    PACE_LETTERS,
+    PACE_CHARS,
     PACE_REQUESTS,
     REMEMBERED_VOICES,
     VERDICTS,
@@ -187,17 +187,17 @@ def test_what_could_have_been_one_release_teaches_slowly() -> None:
 def test_a_pace_is_known_from_a_few_and_by_voice() -> None:
     habits = Habits()
     for _ in range(PACE_REQUESTS):
-        assert habits.least_s("a", 100, 1.0, prior=False, strict=False) == 0
+        assert habits.least_s("a", "x" * 100, 100, 1.0, prior=False, strict=False) == 0
         habits.spoken_whole("a", 100, 8.0)
-    assert habits.least_s("a", 100, 1.0, prior=True, strict=False) == pytest.approx(8.0 * 0.7)
-    assert habits.least_s("a", 100, 1.0, prior=True, strict=True) == pytest.approx(8.0 * 0.85)
-    assert habits.least_s("b", 100, 1.0, prior=True, strict=False) == pytest.approx(3.9)
-    assert habits.least_s("b", 100, 2.0, prior=True, strict=False) == pytest.approx(1.95)
+    assert habits.least_s("a", "x" * 100, 100, 1.0, prior=True, strict=False) == pytest.approx(8.0 * 0.7)
+    assert habits.least_s("a", "x" * 100, 100, 1.0, prior=True, strict=True) == pytest.approx(8.0 * 0.85)
+    assert habits.least_s("b", "x" * 100, 100, 1.0, prior=True, strict=False) == pytest.approx(3.9)
+    assert habits.least_s("b", "x" * 100, 100, 2.0, prior=True, strict=False) == pytest.approx(1.95)
 
 
 def test_short_texts_teach_no_pace_and_old_voices_are_forgotten() -> None:
     habits = Habits()
-    habits.spoken_whole("a", PACE_LETTERS - 1, 8.0)
+    habits.spoken_whole("a", PACE_CHARS - 1, 8.0)
     assert not habits.paces
     for number in range(REMEMBERED_VOICES + 5):
         habits.spoken_whole(f"voice-{number}", 100, 8.0)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wavegate_server import errors
-from wavegate_server.waves import tts
+from wavegate_server.waves import ending, tts
 from wavegate_server.waves.ending import (
     HAND_OVER_S,
     LAST_WORD_S,
@@ -438,7 +438,7 @@ WAYS = [
     ),
     Way("nothing comes", ONE_SENTENCE, (), STALL, OWED_S, reusable=False),
     Way("nothing to say, and nothing comes", "🙂 …", (), QUIET, NOTHING_TO_SAY_S),
-    Way("nothing to say, and a complete", "🙂", (COMPLETE,), UP, learns=True),
+    Way("nothing to say, and a complete", "🙂", (COMPLETE,), UP),
     Way("nothing to say, and it is said", "🙂", (AUDIO,), QUIET, OWED_S, unconfirmed=True),
     Way(
         "complete without audio, for a text",
@@ -447,7 +447,6 @@ WAYS = [
         STALL,
         OWED_S,
         reusable=False,
-        learns=True,
     ),
     Way(
         "complete first, audio late",
@@ -480,13 +479,15 @@ def test_ways_to_end(way: Way, mode: Mode, echoes: bool) -> None:
     r = request()
     talk.speak(r, way.text, last=True)
     ends: list[TtsEvent] = []
-    for step, value in way.steps:
+    release = 1
+    for at, (step, value) in enumerate(way.steps):
         assert not ends, "it ended before the upstream was done"
         match step:
             case "audio":
-                ends += [e for e in talk.audio(r, value) if not isinstance(e, AudioReceived)]
+                release += at > 0 and "complete" in [s for s, _ in way.steps[:at]]
+                ends += [e for e in talk.audio(r, value, f"up-{release}") if not isinstance(e, AudioReceived)]
             case "complete":
-                ends += talk.complete(r, **value)
+                ends += talk.complete(r, f"up-{release}", **value)
             case "error":
                 ends += talk.frame("error", r, **value)
             case "close":
@@ -590,24 +591,24 @@ def test_a_complete_before_more_text_is_no_end_of_that_text() -> None:
 def test_a_complete_of_one_release_is_no_end_of_what_was_buffered_behind_it() -> None:
     talk, r = Conversation(), request()
     talk.speak(r, "Hello. And then something that was long in the making")
-    talk.audio(r, 0.3)
-    talk.complete(r)
+    talk.audio(r, 0.3, "task-1")
+    talk.complete(r, "task-1")
     talk.speak(r, "", last=True)
     assert talk.wait(OWED_S - 0.01) == []
-    assert talk.audio(r, 2.0) != []
-    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
+    assert talk.audio(r, 2.0, "task-2") != []
+    assert talk.complete(r, "task-2") == [RequestCompleted(r, Completion.UPSTREAM)]
 
 
 def test_a_complete_that_overtakes_text_is_no_end_of_it() -> None:
     """The first sentence is complete just when the second one was sent: that was not meant by it."""
     talk, r = Conversation(), request()
     talk.speak(r, "Hello there. ")
-    talk.audio(r, 1.0)
+    talk.audio(r, 1.0, "task-1")
     talk.speak(r, "Bye.", last=True)
-    talk.complete(r)
+    talk.complete(r, "task-1")
     assert talk.wait(OWED_S - 0.01) == []
-    talk.audio(r, 0.4)
-    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM)]
+    talk.audio(r, 0.4, "task-2")
+    assert talk.complete(r, "task-2") == [RequestCompleted(r, Completion.UPSTREAM)]
 
 
 def paced(seconds: float = 0.06, **known: Any) -> Habits:
@@ -788,6 +789,69 @@ def test_a_complete_for_each_release_is_no_one_complete() -> None:
     assert isinstance(failed, RequestFailed), "a release is missing, and the length shows it"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_text_that_is_spoken_faster_than_others_ends_with_its_complete_all_the_same(streamed: bool) -> None:
+    """Marks are pauses, so a text with many of them teaches nothing about one without."""
+    habits = ending.habits_of_waves_local()
+    slow = "Yes. It rained, I know. We sat in the car, and waited. Then it stopped, so we went out."
+    for _ in range(4):
+        assert said(habits, slow, 0.09 * len(slow), completes="turn", streamed=streamed) == 0
+    fast = "The train leaves at nine thirty in the morning from platform number four"
+    assert said(habits, fast, 0.04 * len(fast), completes="turn", streamed=streamed) == 0
+
+
+@pytest.mark.parametrize("text", ["Well, that is one way to do it, and there are others, too.", "a" * 149])
+def test_no_complete_outweighs_the_words_that_are_left(text: str) -> None:
+    """An upstream may cut a text more finely than sentences; its word times tell."""
+    talk, r = Conversation(), request(word_timings=True)
+    words = text.split() if " " in text else ["a" * 149]
+    talk.speak(r, text, last=True)
+    talk.word(r, words[0], 0.0, 0.3)
+    talk.audio(r, 0.3)
+    ends = talk.complete(r)
+    assert bool(ends) == (len(words) == 1)
+
+
+def test_a_complete_said_again_in_the_next_release_is_none_of_it() -> None:
+    """The upstream's ids do not tell its releases apart, so their number proves nothing."""
+    talk, r = Conversation(), request()
+    talk.speak(r, "Hello there, how are you. I am well.", last=True)
+    talk.audio(r, 1.2, "context")
+    talk.complete(r, "context")
+    talk.wait(0.3)
+    talk.audio(r, 0.3, "context")
+    assert talk.complete(r, "context") == []
+    assert talk.audio(r, 0.3, "context") != []
+
+
+def test_text_that_comes_slowly_may_be_spoken_in_as_many_pieces() -> None:
+    """Whatever delay the upstream was asked for."""
+    talk, r = Conversation(), request()
+    for number, piece in enumerate(("These ", "tokens ", "come ", "slowly.")):
+        talk.speak(r, piece, last=number == 3)
+        talk.wait(0.7)
+    talk.audio(r, 0.6, "task-1")
+    assert talk.complete(r, "task-1") == []
+
+
+def test_a_complete_before_any_audio_teaches_nothing() -> None:
+    talk, r = Conversation(), request()
+    talk.speak(r, ONE_SENTENCE, last=True)
+    talk.complete(r)
+    assert talk.habits.sends_complete is None
+
+
+def test_word_times_that_jump_back_are_those_of_another_release() -> None:
+    talk, r = Conversation(habits=Habits(sends_complete=False)), request(word_timings=True)
+    talk.speak(r, "One two. Three four.", last=True)
+    for word, start in (("One", 0.0), ("two.", 0.5), ("Three", 0.0), ("four.", 0.5)):
+        talk.word(r, word, start, start + 0.5, "context")
+    talk.audio(r, 1.2, "context")
+    assert talk.wait(LAST_WORD_S + 1.0) == [], "the last word ends at 2 s"
+    talk.audio(r, 0.8, "context")
+    assert talk.wait(LAST_WORD_S) == [RequestCompleted(r, Completion.QUIET_TIMEOUT)]
+
+
 def test_late_audio_unlearns_what_led_to_the_end() -> None:
     habits = paced(sends_complete=False)
     habits.whole = Custom(PerRequest.ONE, 2, 2, 100)
@@ -841,7 +905,7 @@ def handed_over(habits: Habits | None = None) -> tuple[Conversation, Request, Re
 def test_the_next_request_is_sent_as_soon_as_the_one_before_may_be_whole() -> None:
     talk, old, new = handed_over()
     first, second = talk.audio(new, 1.0)
-    assert first == RequestCompleted(old, Completion.NEXT_REQUEST)
+    assert first == RequestCompleted(old, Completion.NEXT_REQUEST, True)
     assert isinstance(second, AudioReceived)
     assert talk.complete(new) == [RequestCompleted(new, Completion.UPSTREAM)]
 
@@ -853,7 +917,7 @@ def test_audio_of_the_one_before_is_its_own_until_the_next_is_heard() -> None:
     assert isinstance(event, AudioReceived)
     assert event.request is old
     assert talk.complete(old) == []
-    assert talk.audio(new, 1.0)[0] == RequestCompleted(old, Completion.NEXT_REQUEST)
+    assert talk.audio(new, 1.0)[0] == RequestCompleted(old, Completion.NEXT_REQUEST, True)
 
 
 def test_silence_while_the_next_request_is_owed_too_is_a_stall_of_both() -> None:
@@ -905,11 +969,11 @@ def test_an_upstream_that_drops_the_rest_for_the_next_request_is_found_out() -> 
     habits.whole = Custom(PerRequest.EACH, 2, 2, 100)
     talk, old, new = Conversation(habits=habits), request(1), request(2)
     talk.speak(old, SENTENCES, last=True)
-    talk.audio(old, 1.6)
+    talk.audio(old, 2.0)
     talk.complete(old)
     assert talk.core.may_follow(talk.now)
     talk.speak(new, ONE_SENTENCE, last=True)
-    old.least_audio_s = 2.0  # more of it was heard before
+    old.least_audio_s = 2.5  # more of it was heard before
     returned, failed = talk.audio(new, 1.0)
     assert returned == RequestReturned(new)
     assert isinstance(failed, RequestFailed)
