@@ -287,7 +287,14 @@ class UtteranceTrace:
         self._out.close()
         if self.interrupt is not None:
             self.interrupt.end()
-        self.span.end(None if after_s is None else self.start_ns + round(after_s * 1e9))
+        self.span.end(None if after_s is None else self.end_ns(after_s, 0))
+
+    def end_ns(self, after_s: float | None, unknown_ns: int) -> int:
+        """Return when the utterance ended, `after_s` seconds after its first text, in nanoseconds since the Unix epoch.
+
+        `unknown_ns` for None.
+        """
+        return unknown_ns if after_s is None else self.start_ns + round(after_s * 1e9)
 
 
 class SynthesisTrace(SessionTrace):
@@ -367,7 +374,8 @@ class SynthesisTrace(SessionTrace):
                     names.CANCEL_DISCARDED_MS: milliseconds(event.discarded_audio_s),
                 }
             )
-            trace.interrupt.end(end_ns)
+            # No later than the utterance, which ends before its last event is written: a child ends within its parent.
+            trace.interrupt.end(min(end_ns, trace.end_ns(event.utterance.metrics.total_s, end_ns)))
             self._record(instruments.BARGE_IN, max(0, end_ns - trace.barged_ns) * 1e-9, span=trace.span)
         self._end(event.utterance, "cancelled", {names.CANCEL_METHOD: event.method.value})
 
