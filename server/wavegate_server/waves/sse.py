@@ -113,6 +113,9 @@ class SseReader:
             if isinstance(text, str) and is_word_time(start) and is_word_time(end):
                 return [Word(text, start, max(start, end))]
             return []
+        if not {"status", "audio", "done", "data", "session_id", "request_id"} & set(frame):
+            # It may have stood in the place of audio: a hole is never passed over.
+            raise errors.UpstreamProtocol("the upstream sent an event of no kind that is known")
         out: list[SseEvent] = []
         audio = frame.get("audio", data.get("audio"))
         if audio:

@@ -111,7 +111,6 @@ def test_an_end_without_an_empty_line() -> None:
 @pytest.mark.parametrize(
     "nothing",
     [
-        {},
         {"status": "started"},
         {"audio": "", "done": False},
         {"audio": None},
@@ -152,7 +151,17 @@ def test_errors(frame: dict[str, Any], kind: type[errors.WavegateError]) -> None
 
 
 @pytest.mark.parametrize(
-    "garbage", ["nonsense", "[1]", "null", "[" * 100_000, '{"audio": "not base64!"}', '{"audio": 5}']
+    "garbage",
+    [
+        "{}",
+        '{"foo": 1}',
+        "nonsense",
+        "[1]",
+        "null",
+        "[" * 100_000,
+        '{"audio": "not base64!"}',
+        '{"audio": 5}',
+    ],
 )
 def test_garbage(garbage: str) -> None:
     with pytest.raises(errors.UpstreamProtocol):
