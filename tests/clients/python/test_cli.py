@@ -930,6 +930,15 @@ class TestDemo:
         assert before[0] != after[0], "nothing of the second half is sent before the change of its voice"
         assert gateway.inputs("cancel")
 
+    @pytest.mark.parametrize("name", ["demo.mp3", "demo.raw", "demo.pcm", "demo.ulaw"])
+    def test_keeps_a_wav_file_under_no_other_name(
+        self, gateway: FakeGateway, nowhere: Path, name: str
+    ) -> None:
+        result = run("demo", "--fast", "-o", name)
+        assert result.exit_code == 2
+        assert f"the demo keeps a WAV file: {name} does not end in .wav" in result.stderr
+        assert not (nowhere / name).exists()
+
     def test_tells_it_in_json(self, gateway: FakeGateway) -> None:
         found = events(run("demo", "--fast", "--json"))
         assert found[-1]["event"] == "summary"

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 
@@ -64,6 +65,8 @@ async def demo(connection: Connection, output: str | None, play: bool, fast: boo
     It uses the gateway at --target, or where none is named the one at 127.0.0.1:50051; if there is none either, it
     starts one of its own.
     """
+    if output and output != "-" and Path(output).suffix.lower() != ".wav":
+        raise click.UsageError(f"the demo keeps a WAV file: {output} does not end in .wav")
     keep = choose_sink(output, play=play, raw=False, encoding="LINEAR16") if output or play else None
     async with AsyncExitStack() as stack:
         target = connection.target
