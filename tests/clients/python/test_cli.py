@@ -285,6 +285,31 @@ def test_a_text_that_begins_with_a_dash_is_spoken_behind_two(gateway: FakeGatewa
     assert text_of((nowhere / "a.pcm").read_bytes()) == "-5 degrees"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["-hello there", "-h is aitch", "-o is an option", "-only joking", "-5 degrees", "- a\n- b", "-h\tx"],
+)
+def test_a_text_that_begins_with_a_dash_is_told_where_to_stand(text: str) -> None:
+    for arguments in ([text], ["-o", "a.wav", text], ["-o", "a.wav", "--play", text]):
+        result = run("say", *arguments)
+        assert result.exit_code == 2
+        assert f"a text that begins with a dash goes behind --: wavegate say -- '{text}'" in result.stderr
+
+
+def test_what_is_no_text_may_begin_with_a_dash(gateway: FakeGateway, nowhere: Path) -> None:
+    assert run("say", "-oa file.pcm", "--voice", "magnus", "one").exit_code == 0
+    assert run("say", "-o", "-another file.pcm", "two").exit_code == 0
+    assert text_of((nowhere / "a file.pcm").read_bytes()) == "one"
+    assert text_of((nowhere / "-another file.pcm").read_bytes()) == "two"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\x01", "\x7f \u200b"])
+def test_a_text_of_nothing_that_is_heard_is_nothing_to_say(nowhere: Path, text: str) -> None:
+    result = run("say", text, "-o", "n.wav")
+    assert (result.exit_code, "there is nothing to say" in result.stderr) == (2, True)
+    assert not (nowhere / "n.wav").exists()
+
+
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAVEGATE_TARGET", "gateway")
     result = run("sessions")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
@@ -13,7 +17,7 @@ from wavegate.cli.command import Connection, Failure, command, converse
 from wavegate.cli.inputs import Utterances, from_thread, read_text, standard_input
 from wavegate.cli.options import encoding_option, rate_option, set_option, settings_from
 from wavegate.cli.output import Output, ms
-from wavegate.cli.playback import Sink, choose_sink, encoding_for
+from wavegate.cli.playback import SUFFIXES, Sink, choose_sink, encoding_for
 from wavegate.cli.signals import LAST_INPUT_S
 from wavegate.cli.trace import shown, trace_option
 from wavegate.errors import WavegateError
@@ -31,14 +35,34 @@ class _TextCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = [*args]
+        if (text := self._taken_for_options(args)) is not None:
+            raise click.UsageError(_behind_dashes(text), ctx)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as exc:
             text = next((a for a in given if a.startswith(exc.option_name)), exc.option_name)
             if " " in text or text[1:2].isdigit():
-                cure = f"a text that begins with a dash goes behind --: wavegate say -- {shlex.quote(text)}"
-                raise click.UsageError(cure, ctx) from exc
+                raise click.UsageError(_behind_dashes(text), ctx) from exc
             raise
+
+    def _taken_for_options(self, args: list[str]) -> str | None:
+        """Return the first argument with a blank that would be read as options of one letter; `None` if none is.
+
+        Values of options are none of them, nor is a file's name that is written right behind `-o`.
+        """
+        options = (p for p in self.params if isinstance(p, click.Option) and not p.is_flag)
+        with_value = {name for option in options for name in option.opts}
+        for before, arg in pairwise(["", *args]):
+            if arg == "--":
+                break
+            is_file = arg.startswith("-o") and not arg[2:3].isspace() and Path(arg).suffix.lower() in SUFFIXES
+            if re.match(r"-(?!-).*?\s", arg) and before not in with_value and not is_file:
+                return arg
+        return None
+
+
+def _behind_dashes(text: str) -> str:
+    return f"a text that begins with a dash goes behind --: wavegate say -- {shlex.quote(text)}"
 
 
 @click.command(cls=_TextCommand)
@@ -104,7 +128,7 @@ async def say(
         connection.output.note("Type what shall be said; Ctrl-D ends it.")
     elif stdin is not None:
         connection.interruption.input_may_end()
-    elif not from_stdin and not words.strip():
+    elif not from_stdin and not _is_something(words):
         raise click.UsageError("there is nothing to say")
     audio_format = AudioFormat(encoding or "LINEAR16", rate or 0)
 
@@ -132,6 +156,11 @@ async def say(
             if not speech.was_given and connection.interruption.signum is None:
                 raise Failure("there is nothing to say", 2)
             speech.summarize()
+
+
+def _is_something(text: str) -> bool:
+    """True if a text has more than blanks and characters that nobody sees or hears, such as controls."""
+    return any(not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf") for c in text)
 
 
 def _checked(text: str) -> str:
