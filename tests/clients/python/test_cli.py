@@ -421,6 +421,10 @@ Really a logo? 5 * 3 * 2, snake_case_name and tags.
         said = [*plain.feed("one<br>two<BR />three\n\n| a<br/>b | c |\n|---|---|\n"), *plain.end()]
         assert said == ["one two three\n\n", "a b, c.\n\n"]
 
+    def test_a_line_break_takes_no_words_along(self) -> None:
+        plain = PlainText()
+        assert [*plain.feed("<br>\nHello **there**\n<br/>\n\n<br>\n\n"), *plain.end()] == ["Hello there\n\n"]
+
     @given(st.text(alphabet="ab *_`#[]()!|-\n~>1.", max_size=60))
     def test_nothing_breaks_it(self, text: str) -> None:
         plain = PlainText()

@@ -88,6 +88,9 @@ class PlainText:
             match token.type:
                 case "fence" | "code_block":
                     self.blocks_of_code += 1
+                case "html_block" if _LINE_BREAK.match(token.content.lstrip()):
+                    # Markdown takes what follows a tag on a line of its own for HTML; behind this one it is text.
+                    yield from self._lines(self._parser.parseInline(token.content))
                 case "list_item_open":
                     number = f"{token.info}. " if token.info else ""
                     sentences += 1
