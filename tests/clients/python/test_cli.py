@@ -489,6 +489,20 @@ class TestRecognize:
         assert run("recognize", "https://example.com/a.wav").exit_code == 0
         assert gateway.recognized[-1].uri == "https://example.com/a.wav"
 
+    def test_what_nobody_can_hear_is_not_sent(self, gateway: FakeGateway, nowhere: Path) -> None:
+        page, header = b"<!DOCTYPE html><html>", wav_header(AudioFormat("LINEAR16", 16000), 0)
+        (nowhere / "page.mp3").write_bytes(page)
+        result = run("recognize", "page.mp3")
+        assert (result.exit_code, gateway.recognized) == (2, [])
+        assert result.stderr.startswith("wavegate: page.mp3 is an HTML page, no recording")
+        result = run("recognize", "-", stdin=header)
+        assert (result.exit_code, gateway.recognized) == (2, [])
+        assert result.stderr == "wavegate: standard input holds no audio\n"
+        for content in (header + b"\1\1", b"\0\0\0\x20ftypM4A ", b"RIFF\x10\0\0\0AVI LIST", header[:20]):
+            assert run("recognize", "-", stdin=content).stdout == f"{len(content)} bytes\n"
+        described = run("recognize", "-", "--rate", "8000", stdin=page)  # samples may look like anything
+        assert described.stdout == f"{len(page)} bytes\n"
+
     def test_tells_it_in_json(self, gateway: FakeGateway) -> None:
         (found,) = events(run("recognize", "-", "--json", stdin=b"123"))
         assert (found["event"], found["text"]) == ("recognition", "3 bytes")

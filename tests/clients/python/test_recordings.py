@@ -808,7 +808,11 @@ class TestSentences:
             (b"\x1a\x45\xdf\xa3" + bytes(99), "it is a WebM or Matroska file, which is not", "convert"),
             (b"#!AMR\n" + bytes(99), "it is an AMR file", "convert"),
             (b"\xff\xf1\x50\x80\x01\x7f\xfc" + bytes(4) + b"\xff\xf1", "it is an AAC stream", "convert"),
-            (b"RIFF\x10\0\0\0AVI LIST" + bytes(50), "it is an AVI video", None),
+            (
+                b"RIFF\x10\0\0\0AVI LIST" + bytes(50),
+                "it is an AVI video, which is not decoded here",
+                "convert",
+            ),
             (
                 b"RIFF\x10\0\0\0WAVEfmt \2\0\0\0\1\0",
                 "it is a damaged WAV file: its header is too short",

@@ -54,7 +54,7 @@ async def recognize(
     uri = source if re.match(r"https?://", source, re.IGNORECASE) else None
     if uri is not None and audio_format is not None:
         raise click.UsageError("a recording at a URL says itself what it is: leave --rate and --encoding out")
-    recording = await _content(source) if uri is None else None
+    recording = await _content(source, described=audio_format is not None) if uri is None else None
     async with connection.client() as client:
         found = await client.recognize(recording, uri=uri, audio_format=audio_format, **settings)
     if connection.output.as_json:
@@ -65,8 +65,12 @@ async def recognize(
         connection.output.note("Nothing was understood.")
 
 
-async def _content(source: str) -> bytes:
-    """Raises `Failure` where there is nothing in it."""
+async def _content(source: str, *, described: bool) -> bytes:
+    """The recording as it is. Raises `Failure` where nothing is there.
+
+    Raises `AudioFileError` for what holds no audio, unless it is `described` as raw samples, which may look like
+    anything.
+    """
     if source == "-":
         stdin = standard_input()
         if stdin.isatty():
@@ -78,4 +82,8 @@ async def _content(source: str) -> bytes:
         name, content = source, await in_thread(Path(source).read_bytes)
     if not content:
         raise Failure(f"{name} is empty", 2)
+    if not described:
+        from wavegate.recordings import check_content  # noqa: PLC0415 - codecs are slow to load
+
+        check_content(content, name)
     return content

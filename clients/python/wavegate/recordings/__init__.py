@@ -12,8 +12,8 @@ Compressed audio is decoded in runs of as many frames as are there, so that word
 memory stays small.
 """
 
-from wavegate.recordings._kinds import TAKEN
+from wavegate.recordings._kinds import TAKEN, check_content
 from wavegate.recordings._samples import encode
 from wavegate.recordings._source import AudioSource, decode, open_audio
 
-__all__ = ["TAKEN", "AudioSource", "decode", "encode", "open_audio"]
+__all__ = ["TAKEN", "AudioSource", "check_content", "decode", "encode", "open_audio"]

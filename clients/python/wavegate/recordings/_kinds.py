@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
+from wavegate.errors import AudioFileError
 from wavegate.recordings import _flac, _mpeg, _ogg, _pcm
 from wavegate.recordings._general import open_general
 from wavegate.recordings._input import Input
 from wavegate.recordings._link import Link, NotAudioError, Notes, amount
 
-__all__ = ["TAKEN", "next_link", "skip_tags"]
+__all__ = ["TAKEN", "check_content", "next_link", "skip_tags"]
 
 TAKEN = "WAV, FLAC, Ogg (Opus, Vorbis, FLAC), MP3, AIFF, AU, CAF and W64"
 """The kinds that a person may want to know of."""
@@ -34,6 +36,7 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MAC ", "a Monkey's Audio file"),
     (0, b"TTA1", "a True Audio file"),
     (0, b"FLV\x01", "a Flash video"),
+    (8, b"AVI ", "an AVI video"),
     (0, b"DSD ", "a DSD file"),
     (0, b"FRM8", "a DSD file"),
     (0, b".RMF", "a RealMedia file"),
@@ -43,7 +46,6 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
 
 _STRANGERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MThd", "a MIDI file: notes, but no sound"),
-    (8, b"AVI ", "an AVI video"),
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "a ZIP archive: unpack it first"),
     (0, b"\x1f\x8b", "compressed with gzip: unpack it first"),
@@ -123,6 +125,10 @@ def _refuse(head: bytes) -> None:
             raise NotAudioError(f"is {what}, which is not decoded here", "convert")
     if head[:1] == b"\xff" and len(head) > 7 and head[1] & 0xF6 == 0xF0 and _is_adts(head):
         raise NotAudioError("is an AAC stream, which is not decoded here", "convert")
+    _refuse_strangers(head)
+
+
+def _refuse_strangers(head: bytes) -> None:
     for at, name, what in _STRANGERS:
         if head[at : at + len(name)] == name:
             raise NotAudioError(f"is {what}")
@@ -133,6 +139,26 @@ def _refuse(head: bytes) -> None:
         )
     if start.startswith((b"<?xml", b'{"')):
         raise NotAudioError("is text, no recording: perhaps an error that a server sent instead of one")
+
+
+def check_content(content: bytes, name: str) -> None:
+    """Raise `AudioFileError` for what holds no audio: a web page, an archive, a WAV file that ends with its header.
+
+    All else passes, also kinds that are not decoded here.
+    """
+    source = Input(io.BytesIO(content))
+    head = source.peek(_HEAD_BYTES)
+    try:
+        _refuse_strangers(head)
+    except NotAudioError as exc:
+        raise AudioFileError(f"{name} {exc}", exc.cure) from exc
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        try:
+            _pcm.open_wave(source, Notes())
+        except NotAudioError:
+            return  # another decoder may know it
+        if source.ended:
+            raise AudioFileError(f"{name} holds no audio")
 
 
 def _is_adts(head: bytes) -> bool:
