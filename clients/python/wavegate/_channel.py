@@ -109,6 +109,9 @@ class Channel:
         options: Sequence[tuple[str, str | int]],
     ) -> None:
         """Opens nothing yet. Raises `ValueError` for a target that is written wrong or a token that no header takes."""
+        if root_certificates is not None and b"-----BEGIN " not in root_certificates:
+            # Nothing would be trusted by it, and nothing is sent in the clear because of it.
+            raise ValueError("root_certificates holds no certificate (PEM)")
         self._tls = bool(tls or root_certificates or client_certificate)
         self.target = check_target(target, tls=self._tls)
         self.lines = 0

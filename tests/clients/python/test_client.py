@@ -271,3 +271,9 @@ async def test_tls_is_spoken_where_it_is_asked_for(gateway: FakeGateway) -> None
     async with Client(gateway.target, tls=True) as client:
         with pytest.raises(GatewayUnavailableError, match="no gateway at"):
             await client.get_session("s")
+
+
+@pytest.mark.parametrize("pem", [b"", b"not a certificate"])
+def test_authorities_that_are_none_never_mean_a_call_in_the_clear(pem: bytes) -> None:
+    with pytest.raises(ValueError, match="holds no certificate"):
+        Client("127.0.0.1:1", root_certificates=pem)
