@@ -254,6 +254,8 @@ class SttProtocol:
             return self._error(frame)
         if kind is None and ("transcript" in frame or "transcription" in frame):
             return self._transcript(frame, now)
+        if not {"type", "status"} & set(frame):
+            return self._garbage("a frame of no type")  # it may have stood in the place of a transcript
         self.counters.unknown_frames += 1
         return []
 

@@ -248,9 +248,17 @@ def test_voice_activity_and_pongs() -> None:
 
 def test_unknown_frames_are_passed_over() -> None:
     core = protocol()
-    frames = [{"type": "metadata", "x": 1}, {"status": "success"}, {}, {"type": 7}, {"type": None}]
+    frames = [{"type": "metadata", "x": 1}, {"status": "success"}, {"type": 7}, {"type": None}]
     assert receive(core, *frames) == []
     assert core.counters.unknown_frames == len(frames)
+
+
+@pytest.mark.parametrize("frame", [{}, {"foo": 1}])
+def test_a_frame_of_no_type_may_have_held_a_transcript(frame: dict[str, Any]) -> None:
+    """So what it may have covered is heard again over another connection."""
+    (failed,) = receive(protocol(), frame)
+    assert isinstance(failed, ConnectionFailed)
+    assert isinstance(failed.error, errors.UpstreamProtocol)
 
 
 @pytest.mark.parametrize(
