@@ -95,3 +95,9 @@ def test_words_that_are_lost_repeated_or_moved() -> None:
     ):
         with pytest.raises(soak.Mismatch):
             soak.check_words(said, heard, is_whole=True)
+
+
+def test_a_mark_behind_the_last_word_may_be_silent() -> None:
+    soak.check_speech("had through..", chunks("had through."), is_whole=True)
+    with pytest.raises(soak.Mismatch):
+        soak.check_speech("had through. a", chunks("had through."), is_whole=True)
