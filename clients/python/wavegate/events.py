@@ -332,7 +332,7 @@ class UtteranceCompleted:
     settings_revision: int
     upstreams: tuple[UpstreamInfo, ...]
     end_unconfirmed: bool = False
-    """True where only silence told the end: nothing proves that all of the text was heard."""
+    """True where nothing proves that all of the text was heard."""
 
 
 CancelMethod = Literal["UNSPECIFIED", "NOT_SENT", "DISCARD", "RECONNECT", "UPSTREAM_CANCEL", "UNKNOWN"]

@@ -86,7 +86,7 @@ class WordsTimed:
 class UtteranceCompleted:
     """All audio of an utterance came before this. `source` None: nothing was to be said.
 
-    `is_unconfirmed`: silence alone told the end, and nothing proves that all of the text was heard.
+    `is_unconfirmed`: nothing proves that all of the text was heard.
     """
 
     utterance: Utterance

@@ -166,7 +166,7 @@ class Utterance:
     completion: Completion | None = None
     """How the end of the latest request was known; None: nothing was spoken yet."""
     is_unconfirmed: bool = False
-    """Whether silence alone told the end of one of its requests."""
+    """Whether nothing proves that one of its requests was heard to its end."""
     whole: bool = False
     """Whether all of it was spoken."""
     held_byte: bytes = b""

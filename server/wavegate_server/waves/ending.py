@@ -10,7 +10,8 @@ reckoned from two things that are known, and time is the last resort:
 - **Completes** against the releases that the text can have been cut into. `possible_releases` counts the most
   that there can be: sentences, long sentences in parts; delays between messages add to them. A `complete` counts where
   audio came since the last one that counted. As many as can be: all of them. Fewer: all of them only where this
-  upstream was seen to send one for a request of this kind (`Habits`).
+  upstream was seen to send one for a request of this kind (`Habits`) and more was heard than the text without its
+  last release can take; by habit alone, the end is likely, and reported as that.
 - **Audio heard** against the text. Words with times tell exactly how far the speech has come. Without them
   there is a length below which the text cannot have been spoken: what no voice passes, and, once learnt, the
   pace of this voice.
@@ -29,8 +30,10 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 OWED_S = 5.0
 """Seconds of silence after which an upstream that owes audio has stalled. A request ends by quiet no
@@ -90,8 +93,10 @@ class Completes(Enum):
     """None came for what was heard so far."""
     SOME = auto()
     """Some came, and the upstream may yet have another release to speak."""
+    AS_USUAL = auto()
+    """As many came as this upstream was seen to send, and more could come: it may have changed."""
     ALL = auto()
-    """As many came as can come, or as this upstream was seen to send."""
+    """As many came as can come; or as this upstream was seen to send, for audio that only the whole text can take."""
 
 
 class Heard(Enum):
@@ -125,6 +130,8 @@ class Verdict(Enum):
 
     ENDED = auto()
     """It has ended."""
+    HAS_LIKELY_ENDED = auto()
+    """It ends at once. Nothing proves the end, and that is reported with it."""
     LAST_WORD_WAS_HEARD = auto()
     """It ends after `LAST_WORD_S` of quiet."""
     NOTHING_WAS_TO_BE_SAID = auto()
@@ -142,9 +149,15 @@ class Verdict(Enum):
         """Seconds without a frame after which the verdict is carried out."""
         return _QUIET_S.get(self, OWED_S)
 
+    @property
+    def is_unconfirmed(self) -> bool:
+        """True where an end of this kind is reported with the word that nothing proves it."""
+        return self in (Verdict.HAS_LIKELY_ENDED, Verdict.QUIET, Verdict.DOUBT)
+
 
 _QUIET_S = {
     Verdict.ENDED: 0.0,
+    Verdict.HAS_LIKELY_ENDED: 0.0,
     Verdict.LAST_WORD_WAS_HEARD: LAST_WORD_S,
     Verdict.NOTHING_WAS_TO_BE_SAID: NOTHING_TO_SAY_S,
 }
@@ -166,10 +179,16 @@ VERDICTS: dict[tuple[Completes, Heard], Verdict | dict[Sends, Verdict]] = {
     (Completes.SOME, Heard.SHORT): Verdict.STALL,
     (Completes.SOME, Heard.PLAUSIBLE): Verdict.QUIET,
     (Completes.SOME, Heard.LAST_WORD): Verdict.ENDED,
+    (Completes.AS_USUAL, Heard.NOTHING_TO_SAY): Verdict.ENDED,
+    (Completes.AS_USUAL, Heard.SOMETHING): Verdict.ENDED,
+    (Completes.AS_USUAL, Heard.MISSING): Verdict.STALL,
+    (Completes.AS_USUAL, Heard.SHORT): Verdict.QUIET,
+    (Completes.AS_USUAL, Heard.PLAUSIBLE): Verdict.HAS_LIKELY_ENDED,
+    (Completes.AS_USUAL, Heard.LAST_WORD): Verdict.ENDED,
     (Completes.ALL, Heard.NOTHING_TO_SAY): Verdict.ENDED,
     (Completes.ALL, Heard.SOMETHING): Verdict.ENDED,
     (Completes.ALL, Heard.MISSING): Verdict.STALL,
-    (Completes.ALL, Heard.SHORT): Verdict.ENDED,
+    (Completes.ALL, Heard.SHORT): Verdict.HAS_LIKELY_ENDED,
     (Completes.ALL, Heard.PLAUSIBLE): Verdict.ENDED,
     (Completes.ALL, Heard.LAST_WORD): Verdict.ENDED,
 }
@@ -183,19 +202,35 @@ def verdict(completes: Completes, heard: Heard, sends: Sends) -> Verdict:
     return row if isinstance(row, Verdict) else row[sends]
 
 
+def is_short(completes: Completes, heard: Heard) -> bool:
+    """Whether what was heard cannot be the whole text: the upstream owes more, and the next request would be early."""
+    return heard is Heard.MISSING or (heard is Heard.SHORT and completes in (Completes.NONE, Completes.SOME))
+
+
 def hand_over_s(completes: Completes, heard: Heard, sends: Sends) -> float | None:
     """Seconds of quiet after which the next request may be sent while the end of this one is still to be reported.
 
     None: the next one waits for the report. An upstream that is sent a request while it speaks another one speaks
     them in turn, so that nothing is lost where the end was not reached yet.
     """
-    if heard in (Heard.MISSING, Heard.SHORT):
+    if is_short(completes, heard):
         return None
     if completes is not Completes.NONE:
         return 0.0
     if heard is Heard.PLAUSIBLE and sends is Sends.ALWAYS:
         return None
     return 0.0 if heard is Heard.LAST_WORD else HAND_OVER_S
+
+
+def voice_of(settings: Mapping[str, Any]) -> str:
+    """Return the name of what the pace of speech with these settings depends on."""
+    return f"{settings.get('model', '')}/{settings.get('voice_id', '')}/{settings.get('speed', 1.0):g}"
+
+
+def quickened_by(settings: Mapping[str, Any]) -> float:
+    """By how much the speed that is asked for may shorten speech; 1.0 for not at all."""
+    speed: float = settings.get("speed", 1.0)
+    return max(1.0, speed)
 
 
 def are_alike(first_s: float, second_s: float) -> bool:
@@ -227,6 +262,20 @@ def possible_releases(text: str) -> int:
         if letters_of(piece):
             count += -(-len(piece) // RELEASE_CHARS)
     return count
+
+
+def without_last_release(text: str) -> str:
+    """Return the longest beginning of a text that can have been spoken while a release of it is still to come.
+
+    "" where the text can only be spoken in one go.
+    """
+    ends = [m.end() for m in _SENTENCE.finditer(text)]
+    starts = [start for start in (0, *ends) if letters_of(text[start:])]
+    if not starts:
+        return ""
+    last = text[starts[-1] :].lstrip()
+    parts = -(-len(last.rstrip()) // RELEASE_CHARS)
+    return text[: len(text) - len(last) + (parts - 1) * RELEASE_CHARS]
 
 
 @dataclass(slots=True)
@@ -263,6 +312,11 @@ class SpokenWords:
         self._tokenize(text)
         return len(self._tokens) - self._at
 
+    def are_missing(self, text: str, audio_s: float) -> bool:
+        """Whether words of the text are left that cannot be among so many seconds of audio."""
+        left = self.left(text)
+        return left is not None and left > 1 and audio_s < self.last_end_s + UNTIMED_S
+
     def _tokenize(self, text: str) -> None:
         if len(text) != self._text_chars:
             self._text_chars = len(text)
@@ -276,12 +330,14 @@ class Pace:
     requests: int = 0
     mean: float = 0.0
     fastest: float = 0.0
+    slowest: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count a request that was heard whole."""
         self.requests += 1
         self.mean += (seconds - self.mean) / self.requests
         self.fastest = min(self.fastest or seconds, seconds)
+        self.slowest = max(self.slowest, seconds)
 
     def least(self, *, strict: bool) -> float | None:
         """Below this a text was not heard whole; None as long as too little is known. See `Habits.least_s`."""
@@ -289,6 +345,13 @@ class Pace:
             return None
         mean, fastest = STRICT_SHARES if strict else SHARES
         return min(self.mean * mean, self.fastest * fastest)
+
+    def most(self) -> float | None:
+        """Above this a text was heard whole, and more; None as long as too little is known."""
+        if self.requests < PACE_REQUESTS:
+            return None
+        mean, slowest = STRICT_SHARES
+        return max(self.mean / mean, self.slowest / slowest)
 
 
 class PerRequest(Enum):
@@ -312,12 +375,15 @@ class Custom:
     """How many of them showed it without doubt."""
     longest: int = 0
     """Letters and digits of the longest of them: nothing was seen of longer texts."""
+    is_certain: bool = False
+    """Whether it is known of the upstream beforehand, not only seen."""
 
     def see(self, per_request: PerRequest | None, letters: int, *, is_sure: bool) -> None:
         """Count a request that ended, and whose `complete` frames were these."""
         if per_request is not self.per_request or per_request is None:
             self.per_request = per_request
             self.seen = self.sure = self.longest = 0
+            self.is_certain = False
         if per_request is not None:
             self.seen += 1
             self.sure += is_sure
@@ -358,8 +424,6 @@ class Habits:
     """When it was seen not to speak two requests in turn; None: not seen."""
     disobeyed_at: float | None = None
     """When it was seen to go on with what was cancelled; None: not seen."""
-    late_audio_s: float = 0.0
-    """Playing time that came for requests that were reported as completed, in seconds; for the metric."""
 
     @property
     def sends(self) -> Sends:
@@ -400,9 +464,8 @@ class Habits:
         elif began_at >= self.doubted_at:
             self.sends_complete = self.doubted_at = None
 
-    def late_audio(self, seconds: float, voice: str, *, streamed: bool) -> None:
+    def late_audio(self, voice: str, *, streamed: bool) -> None:
         """Note that audio came for a request that was reported as completed: what led to that report is unlearnt."""
-        self.late_audio_s += seconds
         self.custom(streamed=streamed).forget()
         self.paces.pop(voice, None)
         if self.sends_complete is False:
@@ -432,6 +495,12 @@ class Habits:
             return chars_of(text) * least
         return letters * PRIOR_S_PER_LETTER / quickened if prior else 0.0
 
+    def is_more_than(self, voice: str, text: str, audio_s: float) -> bool:
+        """True once the pace of the voice is known, and so many seconds are more than a text can take."""
+        pace = self.paces.get(voice)
+        most = pace.most() if pace is not None else None
+        return most is not None and audio_s > chars_of(text) * most
+
     def speaks_in_turn(self, now: float) -> bool:
         """Whether a request may be sent while the one before it may still be spoken."""
         return self.out_of_turn_at is None or now >= self.out_of_turn_at + FORGET_S
@@ -443,7 +512,9 @@ class Habits:
 
 def habits_of_waves_local() -> Habits:
     """What is known beforehand of the embedded upstream, as the gateway starts it: one `complete` for a request."""
-    sure = Custom(PerRequest.ONE, seen=LEARN_REQUESTS, sure=LEARN_REQUESTS, longest=1 << 31)
-    return Habits(
-        sends_complete=True, whole=sure, streamed=Custom(PerRequest.ONE, sure.seen, sure.sure, sure.longest)
-    )
+
+    def one() -> Custom:
+        sure = LEARN_REQUESTS
+        return Custom(PerRequest.ONE, seen=sure, sure=sure, longest=1 << 31, is_certain=True)
+
+    return Habits(sends_complete=True, whole=one(), streamed=one())

@@ -98,7 +98,7 @@ class RequestCompleted:
     request: Request
     source: Completion
     is_unconfirmed: bool = False
-    """True where only silence told the end: what was heard can be all of it, and nothing proves that it is."""
+    """True where what was heard can be all of it, and nothing proves that it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +218,7 @@ class Request:
     @property
     def voice(self) -> str:
         """What its pace depends on."""
-        settings = self.settings
-        return f"{settings.get('model', '')}/{settings.get('voice_id', '')}/{settings.get('speed', 1.0):g}"
+        return ending.voice_of(self.settings)
 
     @property
     def streamed(self) -> bool:
@@ -492,16 +491,19 @@ class TtsProtocol:
                 return self._stall(request, now, is_doubtful=True)
             self.habits.ended_alike()
         if request.completes or request.last_was_complete:
-            return self._completed(request, Completion.UPSTREAM, now, is_unconfirmed=verdict is Verdict.QUIET)
+            return self._completed(request, Completion.UPSTREAM, now, is_unconfirmed=verdict.is_unconfirmed)
         if self._echoes is False and request.audio_bytes:
             # A late frame could not be told from the next request's.
             self.reusable = False
-        is_unconfirmed = verdict in (Verdict.QUIET, Verdict.DOUBT)
-        return self._completed(request, Completion.QUIET_TIMEOUT, now, is_unconfirmed=is_unconfirmed)
+        return self._completed(request, Completion.QUIET_TIMEOUT, now, is_unconfirmed=verdict.is_unconfirmed)
 
     def answered(self, asked_at: float) -> None:
-        """A ping that was sent at `asked_at` was answered."""
+        """A ping that was sent at `asked_at` was answered.
+
+        Where a frame came meanwhile, the silence began anew, and its end asks for another proof.
+        """
         self.alive_at = asked_at
+        self.wants_proof = False
 
     def touch(self, now: float) -> None:
         """The connection was not read until now, so silence up to here proves nothing."""
@@ -517,11 +519,17 @@ class TtsProtocol:
     def _completes(self, request: Request) -> Completes:
         if not request.last_was_complete:
             return Completes.NONE
-        if self._custom(request).sends_one(request.letters) and not request.completed_early:
+        custom = self._custom(request)
+        sends_one = custom.sends_one(request.letters) and not request.completed_early
+        if sends_one and custom.is_certain:
             return Completes.ALL
         if request.completes > max(1, request.releases):
             return Completes.SOME  # more than the releases that its ids show: some were said again
-        return Completes.ALL if request.completes >= self._possible(request) else Completes.SOME
+        if request.completes >= self._possible(request):
+            return Completes.ALL
+        if sends_one and request.completes == 1:
+            return Completes.ALL if self._leaves_no_release(request) else Completes.AS_USUAL
+        return Completes.SOME
 
     def _possible(self, request: Request) -> int:
         """The most releases that the upstream can have made of a request."""
@@ -530,29 +538,38 @@ class TtsProtocol:
             possible = max(possible, request.texts)  # each message is a release of its own
         return possible
 
+    def _leaves_no_release(self, request: Request) -> bool:
+        """Whether what was heard is more than the text without its last release takes."""
+        if self._possible(request) > ending.possible_releases(request.text):
+            return False  # nobody knows what the upstream spoke during a delay
+        beginning = ending.without_last_release(request.text)
+        return self.habits.is_more_than(request.voice, beginning, self._audio_s(request))
+
     def _heard(self, request: Request, completes: Completes) -> Heard:
         if not request.letters:
             return Heard.SOMETHING if request.audio_bytes else Heard.NOTHING_TO_SAY
         audio_s = self._audio_s(request)
         if request.unanswered or not audio_s or audio_s < request.least_audio_s - ending.SLACK_S:
             return Heard.MISSING
-        left = request.words.left(request.text)
-        if left == 0 and audio_s + ending.SLACK_S >= request.words.last_end_s:
+        if request.words.left(request.text) == 0 and audio_s + ending.SLACK_S >= request.words.last_end_s:
             return Heard.LAST_WORD
-        if left is not None and left > 1 and audio_s < request.words.last_end_s + ending.UNTIMED_S:
+        if request.words.are_missing(request.text, audio_s):
             return Heard.MISSING
-        return self._measured(request, prior=completes is Completes.NONE, all_came=completes is Completes.ALL)
+        return self._measured(request, completes, prior=completes is Completes.NONE)
 
-    def _measured(self, request: Request, *, prior: bool, all_came: bool) -> Heard:
+    def _measured(self, request: Request, completes: Completes, *, prior: bool) -> Heard:
         """The class of a request by its length alone."""
         audio_s = self._audio_s(request)
-        quickened = max(1.0, request.settings.get("speed", 1.0))
         custom = self._custom(request)
-        strict = (
-            custom.per_request is PerRequest.EACH and custom.seen >= ending.LEARN_REQUESTS and not all_came
-        )
+        sends_each = custom.per_request is PerRequest.EACH and custom.seen >= ending.LEARN_REQUESTS
+        strict = completes is Completes.AS_USUAL or (sends_each and completes is not Completes.ALL)
         least_s = self.habits.least_s(
-            request.voice, request.text, request.letters, quickened, prior=prior, strict=strict
+            request.voice,
+            request.text,
+            request.letters,
+            ending.quickened_by(request.settings),
+            prior=prior,
+            strict=strict,
         )
         return Heard.SHORT if audio_s < least_s else Heard.PLAUSIBLE
 
@@ -560,8 +577,8 @@ class TtsProtocol:
         """Whether a request may count as spoken whole now that the socket closed behind a `complete`."""
         standing = self._standing(request)
         if standing[0] is Completes.SOME and standing[1] is Heard.PLAUSIBLE:
-            return self._measured(request, prior=False, all_came=False) is Heard.PLAUSIBLE
-        return standing[1] not in (Heard.MISSING, Heard.SHORT)
+            return self._measured(request, standing[0], prior=False) is Heard.PLAUSIBLE
+        return not ending.is_short(*standing[:2])
 
     def _custom(self, request: Request) -> ending.Custom:
         return self.habits.custom(streamed=request.streamed)
@@ -661,7 +678,8 @@ class TtsProtocol:
 
     def _turn(self, older: Request, now: float, events: list[TtsEvent]) -> None:
         """The upstream speaks the next request, so it has done with the one before it."""
-        if self._standing(older)[1] in (Heard.MISSING, Heard.SHORT):
+        completes, heard, _ = self._standing(older)
+        if ending.is_short(completes, heard):
             # It does not speak requests in turn, or dropped the rest of this one.
             self.habits.out_of_turn_at = now
             self.reusable = False
@@ -673,8 +691,7 @@ class TtsProtocol:
             return
         if not older.completes and older.audio_bytes:
             self._followed.append(older)
-        completes, heard, _ = self._standing(older)
-        is_sure = completes is Completes.ALL or heard is not Heard.PLAUSIBLE
+        is_sure = completes is Completes.ALL or heard not in (Heard.SHORT, Heard.PLAUSIBLE)
         events += self._completed(older, Completion.NEXT_REQUEST, now, is_unconfirmed=not is_sure)
 
     def _stale(
@@ -700,7 +717,7 @@ class TtsProtocol:
         cancelled_at = self._cancelled_at.get(request.request_id)
         if request.phase is _Phase.COMPLETED:
             seconds = size / 2 / self.sample_rate_hz
-            self.habits.late_audio(seconds, request.voice, streamed=request.streamed)
+            self.habits.late_audio(request.voice, streamed=request.streamed)
             if request.source is Completion.NEXT_REQUEST:
                 self.habits.out_of_turn_at = now
             events.append(LateAudioReceived(request, seconds))
@@ -786,8 +803,12 @@ class TtsProtocol:
                 if self._custom(request).per_request is PerRequest.ONE:
                     self._custom(request).forget()
         request.last_was_complete = True
-        if request.phase is _Phase.CLOSING and ending.verdict(*self._standing(request)) is Verdict.ENDED:
-            events += self._completed(request, Completion.UPSTREAM, now)
+        if request.phase is _Phase.CLOSING:
+            verdict = ending.verdict(*self._standing(request))
+            if not verdict.quiet_s:
+                events += self._completed(
+                    request, Completion.UPSTREAM, now, is_unconfirmed=verdict.is_unconfirmed
+                )
         return events
 
     def _error(self, frame: Mapping[str, Any]) -> list[TtsEvent]:
@@ -903,8 +924,9 @@ class TtsProtocol:
         """Learn from a request that has ended in good order."""
         custom = self._custom(request)
         possible = self._possible(request)
-        by_habit = custom.sends_one(request.letters) and not request.completed_early
-        if possible > 1 and request.completes and not by_habit:
+        completes = self._completes(request)
+        shows_nothing_new = request.completes == 1 and custom.sends_one(request.letters)
+        if possible > 1 and request.completes and not shows_nothing_new:
             if request.completes >= possible:
                 custom.see(PerRequest.EACH, request.letters, is_sure=True)
             elif request.completes == 1 and not request.completed_early:
@@ -913,7 +935,8 @@ class TtsProtocol:
                 custom.see(PerRequest.ONE, request.letters, is_sure=is_sure)
             else:
                 custom.see(None, 0, is_sure=False)
-        if request.letters and request.audio_bytes and not is_unconfirmed:
+        is_whole = not is_unconfirmed or completes in (Completes.AS_USUAL, Completes.ALL)
+        if request.letters and request.audio_bytes and is_whole:
             self.habits.spoken_whole(request.voice, ending.chars_of(request.text), self._audio_s(request))
 
     def _end(self, request: Request, phase: _Phase = _Phase.CUT) -> None:

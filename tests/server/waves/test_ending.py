@@ -53,7 +53,9 @@ def test_a_short_silence_ends_only_what_owes_nothing(
     verdict = ending.verdict(completes, heard, sends)
     if verdict.quiet_s < OWED_S:
         known = heard in (Heard.NOTHING_TO_SAY, Heard.SOMETHING, Heard.LAST_WORD)
-        assert known or completes is Completes.ALL
+        assert known or completes is Completes.ALL or verdict is Verdict.HAS_LIKELY_ENDED
+    if heard is Heard.SHORT and verdict is not Verdict.STALL:
+        assert verdict.is_unconfirmed
     if verdict is Verdict.ENDED:
         assert completes is not Completes.NONE, "nothing is over at once without a word of the upstream"
 
@@ -62,7 +64,7 @@ def test_a_short_silence_ends_only_what_owes_nothing(
 def test_more_that_is_known_never_makes_an_end_later(
     completes: Completes, heard: Heard, sends: Sends
 ) -> None:
-    order = [Completes.NONE, Completes.SOME, Completes.ALL]
+    order = list(Completes)
     if completes is Completes.ALL or heard is Heard.MISSING:
         return
     later = order[order.index(completes) + 1]
@@ -195,6 +197,39 @@ def test_a_pace_is_known_from_a_few_and_by_voice() -> None:
     assert habits.least_s("b", "x" * 100, 100, 2.0, prior=True, strict=False) == pytest.approx(1.95)
 
 
+def test_a_pace_tells_what_is_more_than_a_text_takes() -> None:
+    habits = Habits()
+    for audio_s in (8.0, 9.0, 8.5):
+        assert not habits.is_more_than("a", "x" * 100, 100.0), "not known yet"
+        habits.spoken_whole("a", 100, audio_s)
+    assert not habits.is_more_than("a", "x" * 100, 9.9), "it varies"
+    assert habits.is_more_than("a", "x" * 100, 10.1)
+    assert not habits.is_more_than("b", "x" * 100, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "beginning"),
+    [
+        ("", ""),
+        ("🙂 …", ""),
+        ("Hello there", ""),
+        ("Yes. No.", "Yes."),
+        ("Yes. No. …", "Yes."),
+        ("One. Two, and more.", "One."),
+        ("a" * 151, "a" * 150),
+        ("Yes. " + "a" * 301, "Yes. " + "a" * 300),
+    ],
+)
+def test_what_can_be_spoken_without_the_last_release(text: str, beginning: str) -> None:
+    assert ending.without_last_release(text).strip() == beginning.strip()
+
+
+@given(st.text(st.sampled_from("ab. !\n…")))
+def test_what_is_spoken_without_the_last_release_has_one_less(text: str) -> None:
+    possible = ending.possible_releases(text)
+    assert ending.possible_releases(ending.without_last_release(text)) == max(0, possible - 1)
+
+
 def test_short_texts_teach_no_pace_and_old_voices_are_forgotten() -> None:
     habits = Habits()
     habits.spoken_whole("a", PACE_CHARS - 1, 8.0)
@@ -230,6 +265,6 @@ def test_the_embedded_upstream_is_known_beforehand() -> None:
     assert habits.sends is Sends.ALWAYS
     assert habits.whole.sends_one(10**6)
     assert habits.streamed.sends_one(10**6)
-    habits.late_audio(0.1, "a", streamed=True)
+    habits.late_audio("a", streamed=True)
     assert not habits.streamed.sends_one(1)
     assert habits.whole.sends_one(1), "the two are apart"

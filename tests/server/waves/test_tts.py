@@ -616,7 +616,7 @@ def paced(seconds: float = 0.06, **known: Any) -> Habits:
     habits = Habits(**known)
     for speed in (1, 2):
         habits.paces[f"{VOICE['model']}/{VOICE['voice_id']}/{speed}"] = Pace(
-            PACE_REQUESTS, seconds / speed, seconds / speed
+            PACE_REQUESTS, *(seconds / speed for _ in ("mean", "fastest", "slowest"))
         )
     return habits
 
@@ -789,6 +789,62 @@ def test_a_complete_for_each_release_is_no_one_complete() -> None:
     assert isinstance(failed, RequestFailed), "a release is missing, and the length shows it"
 
 
+LAST_IS_LONG = "It rained. Then it stopped again."
+LAST_IS_SHORT = "It rained, and then it stopped again. Yes."
+
+
+def usual(pace_s: float | None = 0.1) -> tuple[Conversation, Request]:
+    """A request to an upstream that was seen to send one `complete` for a text, with the pace of its voice."""
+    habits = paced(pace_s) if pace_s else Habits()
+    habits.whole = Custom(PerRequest.ONE, 2, 2, 100)
+    return Conversation(habits=habits), request()
+
+
+@pytest.mark.parametrize(
+    ("text", "pace_s", "is_unconfirmed"),
+    [(LAST_IS_LONG, 0.1, False), (LAST_IS_SHORT, 0.1, True), (LAST_IS_LONG, None, True)],
+    ids=["more than without its end", "as well without its end", "no pace is known"],
+)
+def test_an_end_by_habit_is_confirmed_by_what_only_the_whole_text_takes(
+    text: str, pace_s: float | None, is_unconfirmed: bool
+) -> None:
+    talk, r = usual(pace_s)
+    talk.speak(r, text, last=True)
+    talk.audio(r, len(text) * 0.1)
+    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM, is_unconfirmed)]
+
+
+def test_an_upstream_that_sends_more_than_it_used_to_is_waited_for() -> None:
+    talk, r = usual()
+    talk.speak(r, LAST_IS_LONG, last=True)
+    talk.audio(r, 1.0, "task-1")
+    assert talk.complete(r, "task-1") == [], "so much is the first sentence"
+    assert talk.core.may_follow(talk.now), "and it speaks in turn"
+    assert talk.wait(OWED_S - 0.1) == []
+    talk.audio(r, 2.3, "task-2")
+    assert talk.complete(r, "task-2") == [RequestCompleted(r, Completion.UPSTREAM)]
+    assert talk.habits.whole.per_request is PerRequest.EACH
+
+
+def test_what_is_shorter_than_usual_and_followed_by_nothing_ends_unconfirmed_and_teaches_the_pace() -> None:
+    talk, r = usual()
+    talk.speak(r, LAST_IS_SHORT, last=True)
+    talk.audio(r, 3.3)
+    assert talk.complete(r) == []
+    assert talk.wait(OWED_S) == [RequestCompleted(r, Completion.UPSTREAM, True)]
+    assert talk.habits.paces[r.voice].fastest == pytest.approx(3.3 / len(LAST_IS_SHORT), abs=0.001)
+
+
+def test_what_was_spoken_during_a_delay_is_not_known_by_its_length() -> None:
+    talk, r = usual()
+    talk.habits.streamed = Custom(PerRequest.ONE, 2, 2, 100)
+    talk.speak(r, LAST_IS_LONG)
+    talk.wait(1.0)
+    talk.speak(r, " And then.", last=True)
+    talk.audio(r, len(LAST_IS_LONG + " And then.") * 0.1)
+    assert talk.complete(r) == [RequestCompleted(r, Completion.UPSTREAM, True)]
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_text_that_is_spoken_faster_than_others_ends_with_its_complete_all_the_same(streamed: bool) -> None:
     """Marks are pauses, so a text with many of them teaches nothing about one without."""
@@ -863,7 +919,6 @@ def test_late_audio_unlearns_what_led_to_the_end() -> None:
     assert habits.sends_complete is None
     assert habits.whole.per_request is None
     assert not [v for v in habits.paces if v.endswith("/1")]
-    assert habits.late_audio_s == pytest.approx(0.5, abs=0.001)
 
 
 # -- the peer is there --------------------------------------------------------------------------------------------
@@ -884,6 +939,28 @@ def test_silence_is_an_end_only_if_the_peer_is_there(answers: bool) -> None:
         (failed,) = talk.wait(OWED_S)
         assert isinstance(failed, RequestFailed)
         assert not failed.is_doubtful
+
+
+def test_a_proof_is_wanted_once_for_each_silence() -> None:
+    """A frame that comes between the question and its answer begins another silence: no second question until then."""
+    talk, r = Conversation(habits=Habits()), request()
+    talk.core.alive_at = talk.now
+    talk.speak(r, SENTENCES, last=True)
+    talk.audio(r, 1.0)
+    talk.complete(r)
+    assert talk.wait(OWED_S) == []
+    assert talk.core.wants_proof
+    asked_at = talk.now
+    talk.wait(0.1)
+    talk.complete(r)
+    talk.core.answered(asked_at)
+    assert not talk.core.wants_proof
+    assert talk.wait(OWED_S - 0.1) == []
+    assert not talk.core.wants_proof
+    assert talk.wait(0.1) == []
+    assert talk.core.wants_proof
+    talk.core.answered(talk.now)
+    assert talk.wait(0.0) == [RequestCompleted(r, Completion.UPSTREAM, True)]
 
 
 # -- no hole between two -------------------------------------------------------------------------------------------
