@@ -50,8 +50,14 @@ class HttpStream:
                         f"the upstream sent a line of more than {MAX_LINE_BYTES} bytes"
                     )
                 for after in rest:
-                    yield b"".join(waiting).removesuffix(b"\r").decode(errors="replace")
+                    yield _text(waiting)
                     waiting, waiting_bytes = [after], len(after)
+            if waiting_bytes:
+                yield _text(waiting)
+
+
+def _text(line: list[bytes]) -> str:
+    return b"".join(line).removesuffix(b"\r").decode(errors="replace")
 
 
 class UpstreamHttp:

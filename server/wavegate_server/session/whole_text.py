@@ -27,7 +27,8 @@ from wavegate_server.session.synthesis_events import (
 )
 from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.utterance import Metrics, Utterance
-from wavegate_server.waves import sse
+from wavegate_server.waves import ending, sse
+from wavegate_server.waves.ending import SpokenWords
 from wavegate_server.waves.settings import SYNTHESIS, Settings, unknown_languages
 from wavegate_server.waves.tts import Completion
 
@@ -156,42 +157,71 @@ async def _attempt(
         if utterance.trace is not None:
             utterance.trace.sent(len(text), handed_ns, time.time_ns())
         yield started_event(context, settings, audio_format)
-        reader = sse.SseReader()
-        done = False
+        reader, words = sse.SseReader(), SpokenWords()
+        said_done = done = False
+        received_bytes = 0
         async with contextlib.aclosing(_sse_events(response, reader)) as upstream_events:
             async for event in upstream_events:
                 match event:
                     case sse.Audio():
+                        done = False  # it was not: this belongs to the text
                         metrics.received(now())
+                        received_bytes += len(event.pcm)
                         pcm = utterance.whole_samples(event.pcm)
                         audio = utterance.encoder.encode(pcm) if pcm else b""
                         for chunk in chunks(utterance, audio, len(pcm) // 2, audio_format, size):
                             yield chunk
                     case sse.Word() if settings.get("word_timings"):
+                        words.add(text, event.text, event.end_s)
                         word = utterance.add_word(event.text, event.start_s, event.end_s)
                         if word is not None:
                             yield WordsTimed(utterance.utterance_id, (word,))
                     case sse.Done():
-                        done = True
-                        break
-        if not done:
+                        said_done = done = True
+                        metrics.ended_at = now()
+        audio_s = received_bytes / 2 / rate
+        if not said_done or words.are_missing(text, audio_s):
             raise errors.UpstreamUnavailable("the upstream ended the stream before the speech was complete")
+        letters = ending.letters_of(text)
+        if letters and not audio_s:
+            raise errors.UpstreamProtocol("the upstream said that it was done, and had sent no audio")
+        least_s = target.habits.least_s(
+            ending.voice_of(settings),
+            text,
+            letters,
+            ending.quickened_by(settings),
+            prior=True,
+            strict=False,
+        )
         for chunk in chunks(utterance, utterance.encoder.finish(), 0, audio_format, size):
             yield chunk
         utterance.upstreams.append(
             Upstream(reader.session_id, reader.request_id, endpoint_of(target.http_url(path)), 0)
         )
-    metrics.ended_at = now()
-    yield UtteranceCompleted(utterance, Completion.UPSTREAM)
+    yield UtteranceCompleted(utterance, Completion.UPSTREAM, is_unconfirmed=not done or audio_s < least_s)
 
 
 async def _sse_events(response: HttpStream, reader: sse.SseReader) -> AsyncGenerator[sse.SseEvent, None]:
+    """The events of a response, to its end: audio behind a `done` shows that it was none.
+
+    An upstream that leaves the response open behind a `done`, breaks it off or sends what is no event has done.
+    """
+    done = False
     async with contextlib.aclosing(response.lines()) as lines:
-        async for line in lines:
-            for event in reader.line(line):
+        while True:
+            try:
+                async with asyncio.timeout(ending.LAST_WORD_S if done else None):
+                    line = await anext(lines, None)
+                upstream_events = reader.finish() if line is None else reader.line(line)
+            except (TimeoutError, errors.WavegateError):
+                if done:
+                    return
+                raise
+            for event in upstream_events:
+                done = isinstance(event, sse.Done) or (done and not isinstance(event, sse.Audio))
                 yield event
-    for event in reader.finish():
-        yield event
+            if line is None:
+                return
 
 
 def started_event(context: SessionContext, settings: Settings, audio_format: AudioFormat) -> SessionStarted:

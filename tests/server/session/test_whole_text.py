@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -15,14 +16,40 @@ from wavegate_server.session.account import Account
 from wavegate_server.session.context import Bounds, SessionContext, UpstreamTarget
 from wavegate_server.session.http import UpstreamHttp
 from wavegate_server.session.pool import Upstreams
-from wavegate_server.session.synthesis_events import UtteranceCompleted
+from wavegate_server.session.synthesis_events import AudioProduced, UtteranceCompleted
 from wavegate_server.session.tracing import SynthesisTrace
 from wavegate_server.session.whole_text import synthesize
+from wavegate_server.waves.ending import LAST_WORD_S, PACE_REQUESTS
 
 from tests.support.transport import FakeDialer
 from tests.support.virtual_time import virtual_time
 
-SPOKEN = 'data: {"audio":"AAAA","done":false,"status":"206"}\n\ndata: {"status":"200","done":true}\n\n'
+AUDIO = f'data: {{"audio":"{base64.b64encode(bytes(12_000)).decode()}","done":false,"status":"206"}}\n\n'
+"""A quarter of a second: enough for "Hello."."""
+DONE = 'data: {"status":"200","done":true}\n\n'
+SPOKEN = AUDIO + DONE
+
+
+class Body(httpx.AsyncByteStream):
+    """A response's body in pieces: text, seconds until the next piece, or an error in its place."""
+
+    def __init__(self, *pieces: str | float | Exception) -> None:
+        self.pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            match piece:
+                case str():
+                    yield piece.encode()
+                case Exception():
+                    raise piece
+                case seconds:
+                    await asyncio.sleep(seconds)
+
+
+def word(text: str, start: float, end: float) -> str:
+    data = {"word": text, "start": start, "end": end}
+    return f"data: {json.dumps({'status': 'word_timestamp', 'data': data})}\n\n"
 
 
 class Upstream:
@@ -33,6 +60,7 @@ class Upstream:
         self.statuses = list(statuses)
         self.requests: list[httpx.Request] = []
         self.account = target.pop("account", Account())
+        self.body: list[str | float | Exception] = [SPOKEN]
         self.upstreams = Upstreams(
             UpstreamTarget("wss://host.example", "a-key", account=self.account, **target)
         )
@@ -41,18 +69,20 @@ class Upstream:
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         if not self.statuses:
-            return httpx.Response(200, text=SPOKEN)
+            return httpx.Response(200, stream=Body(*self.body))
         answer = self.statuses.pop(0)
         status, after = answer if isinstance(answer, tuple) else (answer, "")
         return httpx.Response(status, json={}, headers={"Retry-After": after} if after else {})
 
-    async def speak(self, settings: dict[str, Any] | None = None, limit_s: float = 2.0) -> list[Any]:
+    async def speak(
+        self, settings: dict[str, Any] | None = None, limit_s: float = 2.0, text: str = "Hello."
+    ) -> list[Any]:
         context = SessionContext(
             "s-1", "someone", self.upstreams, FakeDialer(), Bounds(max_queue_wait_s=limit_s)
         )
         given = {"voice_id": "v", "model": "lightning_v3.1", **(settings or {})}
         trace = SynthesisTrace(context, "LINEAR16", 24000)
-        events = synthesize(context, self.http, given, DEFAULT_SYNTHESIS_FORMAT, "Hello.", "u", trace)
+        events = synthesize(context, self.http, given, DEFAULT_SYNTHESIS_FORMAT, text, "u", trace)
         return [event async for event in events]
 
 
@@ -180,3 +210,101 @@ async def test_a_try_over_another_key_counts_on_the_account_of_that_key() -> Non
     assert sorted(tried) == ["a", "b"]
     assert active == [{key: int(key == one) for key in keys} for one in tried]
     assert [account.requests.used for account in upstream.upstreams.accounts] == [0, 0]
+
+
+# -- the end -----------------------------------------------------------------------------------------------------
+
+BREAK = httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+
+
+@pytest.mark.parametrize(
+    ("body", "heard", "is_unconfirmed", "after_s"),
+    [
+        ([AUDIO, DONE], 1, False, 0.0),
+        ([AUDIO, DONE, AUDIO, DONE], 2, False, 0.0),
+        ([AUDIO, DONE, 0.9, AUDIO, DONE], 2, False, 0.9),
+        ([AUDIO, DONE, AUDIO], 2, True, 0.0),
+        ([AUDIO, DONE, 60.0], 1, False, LAST_WORD_S),
+        ([AUDIO, DONE, BREAK], 1, False, 0.0),
+        ([AUDIO, DONE, "data: [DONE]\n\n"], 1, False, 0.0),
+        ([AUDIO, DONE.rstrip("\n")], 1, False, 0.0),
+    ],
+    ids=[
+        "done",
+        "in mid-speech",
+        "and a pause",
+        "audio behind it",
+        "left open",
+        "broken off",
+        "no event",
+        "no end",
+    ],
+)
+def test_what_comes_behind_a_done_belongs_to_the_speech(
+    body: list[str | float | Exception], heard: int, is_unconfirmed: bool, after_s: float
+) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream()
+        upstream.body = body
+        began = now()
+        events = await upstream.speak()
+        assert sum(isinstance(e, AudioProduced) for e in events) == heard
+        completed = events[-1]
+        assert isinstance(completed, UtteranceCompleted)
+        assert completed.is_unconfirmed == is_unconfirmed
+        assert now() - began == pytest.approx(after_s)
+        assert len(upstream.requests) == 1
+
+    scenario()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [AUDIO],
+        [AUDIO, BREAK],
+        [AUDIO, DONE, AUDIO, BREAK],
+        [word("Hello", 0.0, 0.2), AUDIO, DONE],
+    ],
+    ids=["no done", "broken off", "broken off behind a done", "words are left"],
+)
+def test_speech_that_is_known_to_be_cut_is_no_whole_text(body: list[str | float | Exception]) -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream()
+        upstream.body = body
+        with pytest.raises(errors.UpstreamUnavailable):
+            await upstream.speak({"word_timings": True}, text="Hello there, my friend.")
+
+    scenario()
+
+
+def test_a_done_without_audio_is_asked_again_and_no_speech() -> None:
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream()
+        upstream.body = [DONE]
+        with pytest.raises(errors.UpstreamProtocol, match="no audio"):
+            await upstream.speak()
+        assert len(upstream.requests) > 1
+
+    scenario()
+
+
+@pytest.mark.parametrize("is_learnt", [False, True])
+def test_a_done_behind_less_than_the_text_takes_is_not_confirmed(is_learnt: bool) -> None:
+    """The prior is what no voice passes; the pace is that of this voice, as its streams taught it."""
+
+    @virtual_time
+    async def scenario() -> None:
+        upstream = Upstream()
+        text = "Hello there, my friend." if is_learnt else "Hello there, my friend. How are you today?"
+        upstream.body = [AUDIO * 3, DONE]
+        habits = upstream.upstreams.choose("tts", "").habits
+        for _ in range(PACE_REQUESTS if is_learnt else 0):
+            habits.spoken_whole("lightning_v3.1/v/1", 100, 6.0)
+        events = await upstream.speak(text=text)
+        assert events[-1].is_unconfirmed
+
+    scenario()
