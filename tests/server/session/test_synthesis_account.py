@@ -48,6 +48,13 @@ class Street:
         return voice
 
 
+async def drop(caller: Caller) -> None:
+    """Cut the connection that a session began with."""
+    await caller.until(SessionStarted)
+    caller.dialer.last.drop()
+    await caller.until(ConnectionChanged, matches=lambda e: e.state is ConnectionState.DISCONNECTED)
+
+
 @pytest.mark.parametrize("why", ["cancelled", "bad text", "discarded"])
 @virtual_time
 async def test_who_gives_up_waiting_for_a_request_leaves_the_queue(why: str) -> None:
@@ -95,9 +102,7 @@ async def test_each_utterance_waits_for_a_connection_for_its_own_time() -> None:
     street = Street(Account(active_requests=1))
     taken = [street.account.sockets.ask("other", lambda: None) for _ in range(4)]
     async with street.caller("s-1", max_queue_wait_s=1.0) as waiting:
-        await waiting.until(SessionStarted)
-        waiting.dialer.last.drop()
-        await waiting.until(ConnectionChanged, matches=lambda e: e.state is ConnectionState.DISCONNECTED)
+        await drop(waiting)
         taken.append(street.account.sockets.ask("other", lambda: None))
         waiting.say("In vain.", "u1", end=True)
         waiting.say("In time.", "u2", end=True)
@@ -120,9 +125,7 @@ async def test_all_that_an_utterance_waits_for_counts_together() -> None:
     street = Street(Account(active_requests=1))
     sockets = [street.account.sockets.ask("other", lambda: None) for _ in range(4)]
     async with street.caller("s-1", max_queue_wait_s=2.0) as waiting:
-        await waiting.until(SessionStarted)
-        waiting.dialer.last.drop()
-        await waiting.until(ConnectionChanged, matches=lambda e: e.state is ConnectionState.DISCONNECTED)
+        await drop(waiting)
         sockets.append(street.account.sockets.ask("other", lambda: None))
         requests = street.account.requests.ask("other", lambda: None)
         began = asyncio.get_running_loop().time()
