@@ -723,6 +723,11 @@ async def soak(
     began = time.monotonic()
     for number in shifts or range(1, count + 1):
         await _shift(number, seconds / count, streams, fault_every_s, report, is_brief=is_brief)
+        took_s = time.monotonic() - began
+        print(
+            f"soak: shift {number} of {count} over after {took_s:.0f} s, {len(report.mismatches)} mismatches",
+            flush=True,
+        )
     report.seconds = time.monotonic() - began
     return report
 
