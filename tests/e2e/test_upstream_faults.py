@@ -1405,10 +1405,16 @@ async def test_event_streams_are_read_as_they_may_be_written() -> None:
                     b'data: {"status":"complete"}\n\n',
                 ],
                 ['data: {"status":"queued","note":"a\u2028b\u0085c"}\n\n'.encode() + AUDIO + DONE],
-                [AUDIO + DONE + AUDIO],
             ]
         )
     )
+
+
+async def test_audio_behind_a_done_belongs_to_the_speech() -> None:
+    async with sse_of(AUDIO + DONE + AUDIO + DONE) as url, running_gateway(upstream_url=url) as gateway:
+        got, status = await outcome(gateway)
+    assert status == OK
+    assert b"".join(e.audio.audio for e in got) == b"\1\0\1\0" * 2
 
 
 async def test_event_streams_that_are_none_fail_the_call() -> None:
