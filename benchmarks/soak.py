@@ -720,14 +720,13 @@ async def soak(
     `is_brief`: sessions of a few seconds."""
     report = Report(seed)
     count = max(1, round(seconds / SHIFT_S))
-    began = time.monotonic()
+    began, known = time.monotonic(), 0
     for number in shifts or range(1, count + 1):
         await _shift(number, seconds / count, streams, fault_every_s, report, is_brief=is_brief)
-        took_s = time.monotonic() - began
-        print(
-            f"soak: shift {number} of {count} over after {took_s:.0f} s, {len(report.mismatches)} mismatches",
-            flush=True,
-        )
+        print(f"soak: shift {number} of {count} over after {time.monotonic() - began:.0f} s", flush=True)
+        for mismatch in report.mismatches[known:]:
+            print(f"soak: MISMATCH: {mismatch}", flush=True)
+        known = len(report.mismatches)
     report.seconds = time.monotonic() - began
     return report
 
