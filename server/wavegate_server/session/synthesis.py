@@ -343,8 +343,14 @@ class SynthesisSession(Session):
             self._to_send.extend(messages)
             self._cancelling = True
             return CancelMethod.UPSTREAM_CANCEL
-        self._free_slot(cut=not link.protocol.reusable)
+        is_behind = utterance is not self._line.head and self._request_open()
+        self._free_slot(cut=not link.protocol.reusable and not is_behind)
         if link.protocol.reusable:
+            return CancelMethod.DISCARD
+        if is_behind:
+            # The one before it is spoken to its end; then the connection goes, and with it what was sent ahead.
+            self._want_standby(link.url)
+            link.drop_reason = ConnectionReason.UTTERANCE_CANCEL
             return CancelMethod.DISCARD
         link.protocol.abandon()
         self._return_ahead()
@@ -516,7 +522,7 @@ class SynthesisSession(Session):
                 upstream.connection_index,
             )
         )
-        self._free_slot()
+        self._free_slot(cut=link.drop_reason is ConnectionReason.UTTERANCE_CANCEL)
         utterance.completion = event.source
         utterance.is_unconfirmed = utterance.is_unconfirmed or event.is_unconfirmed
         utterance.finish_request()

@@ -92,6 +92,8 @@ class Change:
 @dataclass(frozen=True)
 class Cancel:
     heard_s: float | None
+    newest: bool
+    """Only the utterance that was begun last, not all."""
 
 
 Step = Say | Wait | UntilEnded | Flush | Change | Cancel
@@ -119,7 +121,7 @@ STEPS = st.one_of(
     st.just(UntilEnded()),
     st.just(Flush()),
     st.builds(Change, st.sampled_from(SPEEDS), st.booleans()),
-    st.builds(Cancel, st.none() | st.floats(0, 5)),
+    st.builds(Cancel, st.none() | st.floats(0, 5), st.booleans()),
 )
 SCRIPTS = st.tuples(*[st.lists(STEPS, min_size=1, max_size=8).map(tuple)] * 2).map(Script)
 
@@ -202,8 +204,9 @@ class Life:
                 case Change():
                     self.caller.update(speed=step.speed, at_once=step.at_once)
                 case Cancel():
-                    self.closed |= set(self.texts)
-                    self.caller.cancel(heard_s=step.heard_s)
+                    newest = next(reversed(self.texts), "") if step.newest else ""
+                    self.closed |= {newest} if newest else set(self.texts)
+                    self.caller.cancel(newest, heard_s=step.heard_s)
         self.caller.end_session()
         await self.caller.ended()
 

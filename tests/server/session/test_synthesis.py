@@ -3266,6 +3266,33 @@ async def test_cancelling_one_of_two_that_are_sent_leaves_the_other(which: str) 
 
 
 @virtual_time
+async def test_cancelling_what_was_sent_ahead_lets_the_one_before_finish_where_only_a_new_connection_helps() -> (
+    None
+):
+    async with Caller(silent(), tts_mode=Mode.FLUSH) as caller:
+        caller.say("One. Two.", "u1", end=True)
+        caller.say("Three.", "u2", end=True)
+        upstream, sent = await first_message(caller.dialer)
+        old = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("One."), old), tts_complete(old))
+        await upstream.expect(start=1)
+        new = upstream.json_sent()[1]["request_id"]
+        caller.cancel("u2")
+        caller.say("Four.", "u3", end=True)
+        cancelled = await caller.until(UtteranceCancelled)
+        assert cancelled.method is CancelMethod.DISCARD
+        upstream.say(tts_chunk(spoken_pcm(" Two."), old), tts_complete(old))
+        upstream.say(tts_chunk(spoken_pcm("Three."), new, "up-2"))
+        upstream, sent = await first_message(caller.dialer, 1)
+        assert sent["text"] == "Four."
+        name = sent["request_id"]
+        upstream.say(tts_chunk(spoken_pcm("Four."), name, "up-3"), tts_complete(name, "up-3"))
+        await caller.until(UtteranceCompleted, 2)
+        assert caller.endings() == ["cancelled u2", "completed u1", "completed u3"]
+        assert caller.text() == "One. Two.Four."
+
+
+@virtual_time
 async def test_text_after_a_cancel_that_is_not_obeyed_goes_over_the_standby_at_once() -> None:
     """It is learnt once; from then on no cancel is sent, and the method says so."""
     async with Caller(voices(obeys=False, chunk_interval_s=0.1), account=Account(standby=True)) as caller:
