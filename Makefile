@@ -15,7 +15,6 @@ TOOLS := .tools
 PY := $(VENV)/bin/python
 # buf calls its plugins as `python`, and they need the tools' one.
 BUF := PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" buf
-GENERATED := clients/python/wavegate/speech/v1
 BASELINE := protos/baseline.binpb
 # What `make fix` and `make check` look at.
 PYTHON_CODE := server clients/python scripts $(wildcard tests benchmarks examples)
@@ -109,18 +108,15 @@ check-contract: $(TOOLS)/.installed
 
 ##@ The contract
 
+# Go, Java and TypeScript need their toolchains; ALL=1 makes a missing one an error.
+GENERATE := PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python scripts/generate.py $(if $(ALL),--all)
 .PHONY: protos
 protos: $(TOOLS)/.installed ## Generate the code of every language from protos/
-	rm -f $(GENERATED)/*_pb2*.py $(GENERATED)/*_pb2.pyi $(GENERATED)/__init__.py
-	$(BUF) generate
+	$(GENERATE)
 
 .PHONY: protos-check
 protos-check: $(TOOLS)/.installed ## Fail where the generated code is not what protos/ says
-	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
-	$(BUF) generate --output "$$fresh"; \
-	diff -r --brief --exclude=__pycache__ "$$fresh/$(GENERATED)" $(GENERATED) || \
-	  { echo "The generated code is not what protos/ says. Run: make protos" >&2; exit 1; }; \
-	echo "generated code: up to date"
+	@$(GENERATE) --check
 
 # A release makes what it ships the baseline of `buf breaking`; nothing else may.
 .PHONY: protos-baseline
