@@ -125,6 +125,10 @@ protos-baseline: $(TOOLS)/.installed ## At a release: make the contract of today
 
 ##@ Ship it
 
+.PHONY: docs
+docs: setup ## Write the reference of the Python client into build/docs
+	$(PY) scripts/python_reference.py build/docs
+
 # Names, versions and hashes only: a lock says nothing of the index it was made from.
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)

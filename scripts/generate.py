@@ -38,6 +38,8 @@ class Language:
     """The files that pin its generators: where they change, the generators are fetched anew."""
     fetch: tuple[str, ...] = ()
     """What brings the generators into .tools, or where the language keeps its own."""
+    fetched: tuple[Path, ...] = ()
+    """The generators."""
 
 
 LANGUAGES = (
@@ -48,6 +50,7 @@ LANGUAGES = (
         needs=("go",),
         pins=(Path("clients/go/tools/go.sum"),),
         fetch=("go", "-C", "clients/go/tools", "install", "tool"),
+        fetched=(TOOLS / "go/protoc-gen-go", TOOLS / "go/protoc-gen-go-grpc"),
     ),
     Language(
         "Java",
@@ -58,6 +61,7 @@ LANGUAGES = (
             *("mvn", "--quiet", "--batch-mode", "--file", "clients/java/pom.xml"),
             *("dependency:copy", f"-DoutputDirectory={TOOLS / 'java'}"),
         ),
+        fetched=(TOOLS / "java/protoc", TOOLS / "java/protoc-gen-grpc-java"),
     ),
     Language(
         "TypeScript",
@@ -65,23 +69,24 @@ LANGUAGES = (
         needs=("node", "npm"),
         pins=(Path("clients/typescript/package-lock.json"),),
         fetch=("npm", "ci", "--prefix", "clients/typescript", "--ignore-scripts", "--no-audit", "--no-fund"),
+        fetched=(ROOT / "clients/typescript/node_modules/.bin/protoc-gen-es",),
     ),
 )
 
 
 def prepare(language: Language) -> None:
-    """Fetch a language's generators, where what pins them has changed since. Raises `CalledProcessError`."""
+    """Fetch a language's generators, unless the pinned ones are there. Raises `CalledProcessError`."""
     if not language.fetch:
         return
     stamp = TOOLS / f".{language.name.lower()}"
     pinned = b"".join((ROOT / pin).read_bytes() for pin in language.pins)
-    if stamp.exists() and stamp.read_bytes() == pinned:
+    if all(p.exists() for p in language.fetched) and stamp.exists() and stamp.read_bytes() == pinned:
         return
     print(f"Fetching the generators of {language.name}", flush=True)
     environment = {**os.environ, "GOBIN": str(TOOLS / "go")}
     subprocess.run(language.fetch, cwd=ROOT, env=environment, check=True)  # noqa: S603
-    for program in (TOOLS / "java").glob("proto*"):
-        program.chmod(0o755)
+    for program in language.fetched:
+        program.chmod(0o755)  # Maven leaves that out
     stamp.write_bytes(pinned)
 
 

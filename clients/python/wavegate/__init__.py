@@ -5,13 +5,14 @@
         async for audio in utterance.audio():
             play(audio)
 
-`Client` is asynchronous; `wavegate.sync.Client` is the same for programs without an event loop. Failures are
-exceptions, see `wavegate.errors`; what a session reports are the classes of `wavegate.events`.
+`Client`, or `AsyncClient`, is for asyncio; `SyncClient`, which is `wavegate.sync.Client`, is the same for programs
+without an event loop. Failures are exceptions, see `wavegate.errors`; what a session reports are the classes of
+`wavegate.events`.
 """
 
 import wavegate._load_grpc  # noqa: F401 - before anything else loads grpc
 from wavegate.audio import RawFormat
-from wavegate.client import Client
+from wavegate.client import AsyncClient, Client
 from wavegate.control import SessionChange, SettingsStream
 from wavegate.errors import (
     AccessDeniedError,
@@ -56,12 +57,14 @@ from wavegate.events import (
 )
 from wavegate.once import Recognition, Speech
 from wavegate.settings import AudioFormat, Keyword, SynthesisSettings, TranscriptionSettings
+from wavegate.sync import Client as SyncClient
 from wavegate.synthesis import SynthesisSession, Utterance
 from wavegate.traces import TraceSpan
 from wavegate.transcription import TranscriptionSession
 
 __all__ = [
     "AccessDeniedError",
+    "AsyncClient",
     "AudioChunk",
     "AudioFileError",
     "AudioFileWarning",
@@ -95,6 +98,7 @@ __all__ = [
     "Speech",
     "SpeechEnded",
     "SpeechStarted",
+    "SyncClient",
     "SynthesisEvent",
     "SynthesisSession",
     "SynthesisSettings",

@@ -193,6 +193,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         start: Any,
         *,
         resume_window_s: float,
+        move: bool,
         open_timeout_s: float | None,
         buffer_limit_bytes: int | None,
     ) -> None:
@@ -203,6 +204,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         if resume_window_s:
             start.resume_window.CopyFrom(duration(resume_window_s))
         self._resume_window_s = resume_window_s  # asked for; then, what was granted
+        self._move_wanted = move
         self._open_timeout_s = open_timeout_s
         self._entered = False
         self._openings: dict[Line[InputT, ResponseT], asyncio.Future[ResponseT]] = {}

@@ -31,7 +31,7 @@ from wavegate.synthesis import SynthesisSession
 from wavegate.traces import TraceSpan, trace_span
 from wavegate.transcription import TranscriptionSession
 
-__all__ = ["Client", "default_target"]
+__all__ = ["AsyncClient", "Client", "default_target"]
 
 OPEN_TIMEOUT_S = 30.0
 UNARY_TIMEOUT_S = 30.0
@@ -133,6 +133,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         max_audio_lead_s: float | None = None,
         resume_window_s: float = RESUME_WINDOW_S,
+        move: bool = True,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[SynthesisOptions],
     ) -> SynthesisSession:
@@ -141,7 +142,7 @@ class Client:
         `max_audio_lead_s` lets the gateway send at most so much audio ahead of real time; without it audio comes as
         fast as it is read. `labels` show in `list_sessions`. `client_session_id` goes upstream for correlation.
         `resume_window_s` is how long the session outlives the loss of its connection, as far as the gateway grants it;
-        with 0 it ends with it.
+        with 0 it ends with it. With `move=False` it stays with a gateway that shuts down, and ends with it.
         Raises `TypeError` or `ValueError` for settings that do not exist or are of a wrong type.
         """
         return SynthesisSession(
@@ -152,6 +153,7 @@ class Client:
             labels=labels,
             max_audio_lead_s=max_audio_lead_s,
             resume_window_s=resume_window_s,
+            move=move,
             open_timeout_s=open_timeout_s,
         )
 
@@ -164,6 +166,7 @@ class Client:
         keep_alive: bool | None = None,
         initial_audio_offset_s: float | None = None,
         resume_window_s: float = RESUME_WINDOW_S,
+        move: bool = True,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[TranscriptionOptions],
     ) -> TranscriptionSession:
@@ -172,8 +175,8 @@ class Client:
         `audio_format` is what will be sent, by default LINEAR16 at 16000 Hz. `keep_alive=False` lets a silent
         session lose its upstream. `initial_audio_offset_s` is the time of the first sample where this session
         continues another. `resume_window_s` is how long the session outlives the loss of its connection, as far as
-        the gateway grants it; with 0 it ends with it. Raises `TypeError` or `ValueError` for settings that do not
-        exist or are of a wrong type.
+        the gateway grants it; with 0 it ends with it. With `move=False` it stays with a gateway that shuts down, and
+        ends with it. Raises `TypeError` or `ValueError` for settings that do not exist or are of a wrong type.
         """
         return TranscriptionSession(
             self._channels,
@@ -184,6 +187,7 @@ class Client:
             keep_alive=keep_alive,
             initial_audio_offset_s=initial_audio_offset_s,
             resume_window_s=resume_window_s,
+            move=move,
             open_timeout_s=open_timeout_s,
         )
 
@@ -203,7 +207,7 @@ class Client:
         """
         return SpeechRequest(self._channel, text, settings, audio_format, request_id)
 
-    async def recognize(
+    async def transcribe_once(
         self,
         recording: str | Path | bytes | None = None,
         *,
@@ -246,6 +250,9 @@ class Client:
             audio_duration_s=seconds(response.audio_duration),
             upstream=upstream_info(response.upstream) if response.HasField("upstream") else None,
         )
+
+    recognize = transcribe_once
+    """The name that `transcribe_once` had first."""
 
     async def list_voices(
         self, *, model: str = "", language_code: str = "", timeout_s: float | None = UNARY_TIMEOUT_S
@@ -325,3 +332,7 @@ class Client:
         except aio.AioRpcError as exc:
             raise self._channel.error(exc, answered=bool(spans)) from exc
         return tuple(spans)
+
+
+AsyncClient = Client
+"""`Client`, beside `wavegate.SyncClient`."""

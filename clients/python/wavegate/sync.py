@@ -244,9 +244,13 @@ class Utterance:
         """All of its audio in one piece."""
         return _loop.run(self._utterance.read())
 
-    def done(self) -> UtteranceCompleted | UtteranceCancelled:
-        """Waits for the end of the utterance."""
-        return _loop.run(self._utterance.done())
+    def done(self) -> bool:
+        """Whether the utterance has ended."""
+        return bool(self._utterance.done())
+
+    def wait(self) -> UtteranceCompleted | UtteranceCancelled:
+        """Wait for the end of the utterance. Raises as `wavegate.Utterance.wait` does."""
+        return _loop.run(self._utterance.wait())
 
     def cancel(self, playback_offset_s: float | None = None) -> None:
         """Barge-in, of this utterance alone."""
@@ -441,6 +445,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         max_audio_lead_s: float | None = None,
         resume_window_s: float = RESUME_WINDOW_S,
+        move: bool = True,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[SynthesisOptions],
     ) -> SynthesisSession:
@@ -453,6 +458,7 @@ class Client:
                     labels=labels,
                     max_audio_lead_s=max_audio_lead_s,
                     resume_window_s=resume_window_s,
+                    move=move,
                     open_timeout_s=open_timeout_s,
                     **settings,
                 )
@@ -468,6 +474,7 @@ class Client:
         keep_alive: bool | None = None,
         initial_audio_offset_s: float | None = None,
         resume_window_s: float = RESUME_WINDOW_S,
+        move: bool = True,
         open_timeout_s: float | None = OPEN_TIMEOUT_S,
         **settings: Unpack[TranscriptionOptions],
     ) -> TranscriptionSession:
@@ -481,6 +488,7 @@ class Client:
                     keep_alive=keep_alive,
                     initial_audio_offset_s=initial_audio_offset_s,
                     resume_window_s=resume_window_s,
+                    move=move,
                     open_timeout_s=open_timeout_s,
                     **settings,
                 )
@@ -504,7 +512,7 @@ class Client:
 
         return _loop.run(speech())
 
-    def recognize(
+    def transcribe_once(
         self,
         recording: str | Path | bytes | None = None,
         *,
@@ -516,7 +524,7 @@ class Client:
     ) -> Recognition:
         """Transcribes a recording: a file, its content, or a `uri` that the upstream fetches."""
         return _loop.run(
-            self._client.recognize(
+            self._client.transcribe_once(
                 recording,
                 uri=uri,
                 audio_format=audio_format,
@@ -525,6 +533,9 @@ class Client:
                 **settings,
             )
         )
+
+    recognize = transcribe_once
+    """The name that `transcribe_once` had first."""
 
     def list_voices(
         self, *, model: str = "", language_code: str = "", timeout_s: float | None = UNARY_TIMEOUT_S

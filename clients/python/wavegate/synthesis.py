@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -54,7 +55,7 @@ class Utterance:
         self._session = session
         self.utterance_id = utterance_id
         self.cancelled = False
-        """Whether this side has cancelled it. The gateway's word on it is `done`."""
+        """Whether this side has cancelled it. The gateway's word on it is `outcome`."""
         self.outcome: UtteranceCompleted | UtteranceCancelled | UtteranceFailed | None = None
         """How it ended; `None` while it is being made."""
         self._text_task: asyncio.Task[None] | None = None
@@ -96,8 +97,15 @@ class Utterance:
         """All of its audio in one piece. Raises as `audio` does."""
         return b"".join([audio async for audio in self.audio()])
 
-    async def done(self) -> UtteranceCompleted | UtteranceCancelled:
-        """Waits for the end of the utterance; its audio waits meanwhile for whoever reads it.
+    def done(self) -> Done:
+        """Whether the utterance has ended, as `asyncio.Future.done` asks. `wait` waits for it.
+
+        `await utterance.done()`, which waited before there was `wait`, still does, with a `DeprecationWarning`.
+        """
+        return Done(self)
+
+    async def wait(self) -> UtteranceCompleted | UtteranceCancelled:
+        """Wait for the end of the utterance; its audio is kept meanwhile until it is read.
 
         Raises the utterance's failure, the session's, or what the iterator of its text raised.
         """
@@ -117,6 +125,30 @@ class Utterance:
             raise self._text_error
         if isinstance(self.outcome, UtteranceFailed):
             raise self.outcome.error
+
+
+class Done(int):
+    """The answer of `Utterance.done`: true or false. Awaiting it is deprecated."""
+
+    _utterance: Utterance
+
+    def __new__(cls, utterance: Utterance) -> Done:
+        """Answer for the utterance as it is now."""
+        answer = super().__new__(cls, utterance.outcome is not None)
+        answer._utterance = utterance
+        return answer
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+    def __await__(self) -> Generator[Any, None, UtteranceCompleted | UtteranceCancelled]:
+        """Wait for the end of the utterance, as `Utterance.wait` does."""
+        warnings.warn(
+            "utterance.done() asks whether the utterance has ended; wait for it with utterance.wait()",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self._utterance.wait().__await__()
 
 
 _Request = synthesis_service_pb2.SynthesizeStreamRequest
@@ -144,6 +176,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         labels: Mapping[str, str] | None,
         max_audio_lead_s: float | None,
         resume_window_s: float,
+        move: bool,
         open_timeout_s: float | None,
     ) -> None:
         start = synthesis_service_pb2.StartSynthesis(
@@ -158,6 +191,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
             _Request,
             start,
             resume_window_s=resume_window_s,
+            move=move,
             open_timeout_s=open_timeout_s,
             buffer_limit_bytes=BUFFER_LIMIT_BYTES,
         )
@@ -305,7 +339,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         """Barge-in: stops the utterance, or without an id every one that is not complete, and keeps the session.
 
         From the call on no audio of it is delivered: what is buffered here is dropped, and what arrives late too.
-        Returns when the request is sent; `UtteranceCancelled`, or `Utterance.done`, tells what was spoken.
+        Returns when the request is sent; `UtteranceCancelled`, or `Utterance.wait`, tells what was spoken.
         `playback_offset_s` is how much the listener has heard of the utterance.
         """
         self._check_open()
@@ -479,7 +513,7 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         return not any(utterance._heard or utterance.cancelled for utterance in self._pending())
 
     def _can_move(self) -> bool:
-        return True
+        return self._move_wanted
 
     def _start_elsewhere(self) -> synthesis_service_pb2.StartSynthesis:
         start = synthesis_service_pb2.StartSynthesis()

@@ -69,6 +69,7 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
         keep_alive: bool | None,
         initial_audio_offset_s: float | None,
         resume_window_s: float,
+        move: bool,
         open_timeout_s: float | None,
     ) -> None:
         start = transcription_service_pb2.StartTranscription(
@@ -86,6 +87,7 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
             _Request,
             start,
             resume_window_s=resume_window_s,
+            move=move,
             open_timeout_s=open_timeout_s,
             buffer_limit_bytes=None,
         )
@@ -330,7 +332,8 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
         return not self._input_ended  # else it ends by itself, soon
 
     def _can_move(self) -> bool:
-        return self._format.encoding != "OGG_OPUS"  # it would have to be cut between pages
+        # An Ogg stream would have to be cut between pages.
+        return self._move_wanted and self._format.encoding != "OGG_OPUS"
 
     def _goes_on_at(self) -> int:
         """Where another session begins: a sample that is there whole, of a packet its beginning."""

@@ -132,20 +132,22 @@ class TestWholes:
         with pytest.raises(UpstreamError, match="retired"):
             await client.synthesize_once("Hello", voice_id="magnus")
         with pytest.raises(UpstreamError, match="retired"):
-            await client.recognize(b"audio")
+            await client.transcribe_once(b"audio")
 
     async def test_a_recording_is_recognized(self, client: Client, tmp_path: Path) -> None:
         (tmp_path / "a.wav").write_bytes(bytes(100))
-        recognition = await client.recognize(tmp_path / "a.wav", language_code="en")
+        recognition = await client.transcribe_once(tmp_path / "a.wav", language_code="en")
         assert (recognition.text, recognition.audio_duration_s) == ("100 bytes", 2)
         assert recognition.words[0].confidence == 0.5
         assert recognition.words[0].end_offset_s == 0.25
-        assert (await client.recognize(bytes(7))).text == "7 bytes"
-        assert (await client.recognize(uri="https://example.com/a.wav")).text == "https://example.com/a.wav"
+        assert (await client.transcribe_once(bytes(7))).text == "7 bytes"
+        assert (
+            await client.transcribe_once(uri="https://example.com/a.wav")
+        ).text == "https://example.com/a.wav"
         with pytest.raises(TypeError, match="either a recording or its uri"):
-            await client.recognize()
+            await client.transcribe_once()
         with pytest.raises(FileNotFoundError):
-            await client.recognize(tmp_path / "missing.wav")
+            await client.transcribe_once(tmp_path / "missing.wav")
 
     @pytest.mark.parametrize("source", ["bytes", "file", "pipe"])
     async def test_a_recording_that_is_too_large_is_not_sent(
@@ -164,24 +166,24 @@ class TestWholes:
                 os.mkfifo(recording)
                 writing = asyncio.create_task(asyncio.to_thread(recording.write_bytes, content))
             with pytest.raises(InvalidRequestError, match=r"at most 1000 bytes.*stream.*send_file") as caught:
-                await client.recognize(recording)
+                await client.transcribe_once(recording)
             if source == "pipe":
                 await writing
             assert [v.field for v in caught.value.field_violations] == ["content"]
             assert not caught.value.retryable
             assert gateway.metadata == []
-            assert (await client.recognize(bytes(900))).text == "900 bytes"
+            assert (await client.transcribe_once(bytes(900))).text == "900 bytes"
 
     async def test_a_message_that_grpc_finds_too_large_on_either_side(self, gateway: FakeGateway) -> None:
         async with Client(gateway.target, options=[("grpc.max_send_message_length", -1)]) as client:
             with pytest.raises(
                 InvalidRequestError, match=r"the request is too large.*got 5000\d\d\d.*stream"
             ) as caught:
-                await client.recognize(bytes(5_000_000))  # more than a gRPC server takes by default
+                await client.transcribe_once(bytes(5_000_000))  # more than a gRPC server takes by default
             assert not caught.value.retryable
         async with Client(gateway.target, options=[("grpc.max_receive_message_length", 10)]) as client:
             with pytest.raises(InvalidRequestError, match=r"the answer .* is too large.*takes 10"):
-                await client.recognize(b"a")
+                await client.transcribe_once(b"a")
 
     async def test_no_gateway_for_any_of_it(self) -> None:
         async with Client("127.0.0.1:1") as client:
@@ -203,7 +205,7 @@ class TestMetadata:
         async with Client(gateway.target, token="secret", metadata=[("x-team", "a")]) as client:
             async with client.synthesize(voice_id="magnus"):
                 pass
-            await client.recognize(b"a")
+            await client.transcribe_once(b"a")
         for metadata in gateway.metadata:
             assert (metadata["authorization"], metadata["x-team"]) == ("Bearer secret", "a")
 

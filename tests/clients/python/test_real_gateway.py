@@ -54,7 +54,7 @@ async def test_token_by_token_every_letter_is_spoken_once(client: Client) -> Non
         second = await session.say("And then it rests.")
         assert waves_local.spoken(await first.read()) == TEXT
         assert waves_local.spoken(await second.read()) == "And then it rests."
-        outcome = await first.done()
+        outcome = await first.wait()
     assert isinstance(outcome, UtteranceCompleted)
     assert outcome.metrics.time_to_first_audio_s is not None
     assert session.ended is not None
@@ -67,7 +67,7 @@ async def test_barge_in_silences_at_once_and_the_session_goes_on(client: Client)
         story = await session.say(TEXT * 10)
         async for _ in story.audio():
             await story.cancel(playback_offset_s=0.05)
-        outcome = await story.done()
+        outcome = await story.wait()
         assert isinstance(outcome, UtteranceCancelled)
         assert (outcome.spoken_text + outcome.remaining_text) == TEXT * 10 or outcome.remaining_text
         answer = await session.say("Yes?")

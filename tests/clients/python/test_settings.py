@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -26,6 +29,7 @@ from wavegate._settings_wire import (
 from wavegate.cli.assignments import parse_assignments, text_of
 from wavegate.settings import (
     AudioEncoding,
+    AudioFormat,
     Keyword,
     SynthesisOptions,
     SynthesisSettings,
@@ -38,6 +42,7 @@ from wavegate.speech.v1 import (
     transcription_service_pb2,
     types_pb2,
 )
+from wavegate.speech.v1 import settings as speech_settings
 
 # One row a field: as an option, as typed, as it comes back.
 SYNTHESIS: Mapping[str, tuple[Any, str]] = {
@@ -203,6 +208,37 @@ def test_what_is_typed_wrong_is_a_sentence(typed: str, sentence: str) -> None:
 def test_nothing_is_given_twice() -> None:
     with pytest.raises(ValueError, match="max_buffer_delay_s is given twice"):
         parse_assignments(types_pb2.SynthesisSettings, ["max_buffer_delay=1", "max_buffer_delay_s=2"])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sample_rate_hz", "error", "sentence"),
+    [
+        ("OGG", 0, ValueError, "there is no encoding 'OGG'; there are LINEAR16, "),
+        (3, 0, TypeError, "an encoding is one of LINEAR16, "),
+        ("WAV", -1, ValueError, "a sample rate of -1 Hz cannot be"),
+        ("WAV", 1 << 31, ValueError, "cannot be"),
+        ("WAV", 8000.0, TypeError, "a whole number of Hz, not 8000.0"),
+        ("WAV", True, TypeError, "a whole number of Hz, not True"),
+    ],
+)
+def test_an_audio_format_checks_itself(
+    encoding: Any, sample_rate_hz: Any, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=re.escape(sentence)):
+        AudioFormat(encoding, sample_rate_hz)
+    assert AudioFormat("mulaw", 8000) == AudioFormat("MULAW", 8000)  # type: ignore[arg-type]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """In editors, and in the API reference: what the contract says of it."""
+    tree = ast.parse(Path(speech_settings.__file__).read_text())
+    for definition in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
+        body = definition.body[1:]
+        assert len(body) >= 2
+        for field, docstring in zip(body[::2], body[1::2], strict=True):
+            assert isinstance(field, ast.AnnAssign)
+            assert isinstance(docstring, ast.Expr)
+            assert len(ast.literal_eval(docstring.value)) > 20
 
 
 def test_a_mask_takes_both_names() -> None:

@@ -253,7 +253,7 @@ class TestResume:
         self, proxy: CuttingProxy, client: Client
     ) -> None:
         async with client.synthesize(voice_id="magnus") as session:
-            await (await session.say("Before.")).done()
+            await (await session.say("Before.")).wait()
             proxy.refusing = True
             proxy.cut()
             async with asyncio.timeout(15):  # half the window: nobody waits for the connection
@@ -321,7 +321,7 @@ class TestResume:
     ) -> None:
         async def talk() -> None:
             async with client.synthesize(voice_id="magnus", resume_window_s=30) as session:
-                await (await session.say("Before.")).done()
+                await (await session.say("Before.")).wait()
                 proxy.refusing = True
                 proxy.cut()
                 await session.say("Never heard.", utterance_id="lost")
@@ -552,7 +552,7 @@ class TestSynthesisMoves:
             Client(targets=[old.target, new.target]) as client,
             client.synthesize(voice_id="magnus") as session,
         ):
-            await (await session.say("One.")).done()
+            await (await session.say("One.")).wait()
             drain(old, 20.0)
             await until(lambda: len(new.gateway.registry) == 1 and not len(old.gateway.registry))
             assert waves_local.spoken(await (await session.say("Two.")).read()) == "Two."
@@ -623,7 +623,7 @@ class TestSynthesisMoves:
         ):
             story = await session.send_text(STORY[0], utterance_id="story")
             await story.cancel()
-            await story.done()
+            await story.wait()
             drain(old, 20.0)
             await until(lambda: not len(old.gateway.registry))
             await session.send_text("a late token", utterance_id="story", end_utterance=True)
@@ -669,7 +669,7 @@ class TestSynthesisMoves:
             client.synthesize(voice_id="magnus") as session,
         ):
             await anext(idle.list_voices())
-            await (await session.say("One.")).done()
+            await (await session.say("One.")).wait()
             proxy.to_port = new.port
             drain(old, 20.0)
             await until(lambda: len(new.gateway.registry) == 1)
@@ -880,14 +880,21 @@ class TestTranscriptionMoves:
             assert live.usage().audio_bytes == 30
             await session.discard()
 
-    async def test_what_cannot_move_stays_and_is_finished(
-        self, pair: tuple[RunningGateway, RunningGateway]
+    @pytest.mark.parametrize("why", ["Ogg", "transcription", "synthesis"])
+    async def test_what_cannot_move_or_shall_not_stays_and_is_finished(
+        self, pair: tuple[RunningGateway, RunningGateway], why: str
     ) -> None:
         old, new = pair
-        async with (
-            Client(targets=[old.target, new.target]) as client,
-            client.transcribe(audio_format=AudioFormat("OGG_OPUS", 48000), language_code="en") as session,
-        ):
+        async with Client(targets=[old.target, new.target]) as client, contextlib.AsyncExitStack() as stack:
+            match why:
+                case "Ogg":
+                    ogg = AudioFormat("OGG_OPUS", 48000)
+                    made: Any = client.transcribe(audio_format=ogg, language_code="en")
+                case "transcription":
+                    made = client.transcribe(language_code="en", move=False)
+                case _:
+                    made = client.synthesize(voice_id="magnus", move=False)
+            session = await stack.enter_async_context(made)
             drain(old, 20.0)
             await until(lambda: session.go_away is not None)
             await session.end()

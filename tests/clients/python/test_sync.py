@@ -31,7 +31,7 @@ def test_speaks(client: sync.Client) -> None:
     with client.synthesize(voice_id="magnus") as session:
         utterance = session.say("Hello there")
         assert text_of(b"".join(utterance.audio())) == "Hello there"
-        assert isinstance(utterance.done(), wavegate.UtteranceCompleted)
+        assert isinstance(utterance.wait(), wavegate.UtteranceCompleted)
         tokens = session.say(piece for piece in ("token ", "by ", "token"))
         assert text_of(tokens.read()) == "token by token"
         assert session.update_settings(speed=1.5).state == "APPLIED"
@@ -58,7 +58,7 @@ def test_interrupts_from_another_thread(gateway: FakeGateway, client: sync.Clien
             threading.Thread(target=session.cancel).start()
         assert text_of(b"".join(heard)) == "A long s"
         gateway.hold.set()
-        assert isinstance(utterance.done(), wavegate.UtteranceCancelled)
+        assert isinstance(utterance.wait(), wavegate.UtteranceCancelled)
 
 
 def test_leaves_a_loop_early(client: sync.Client) -> None:
@@ -92,14 +92,14 @@ def test_controls_and_asks(client: sync.Client) -> None:
         client.close_session(session.session_id)
     assert len(list(client.list_voices())) == 5
     assert text_of(client.synthesize_once("Hello", voice_id="magnus").audio) == "Hello"
-    assert client.recognize(b"1234").text == "4 bytes"
+    assert client.transcribe_once(b"1234").text == "4 bytes"
 
 
 def test_a_recording_that_is_too_large_is_no_limit_that_passes(gateway: FakeGateway) -> None:
     options = [("grpc.max_send_message_length", 100)]
     with sync.Client(gateway.target, options=options) as client:
         with pytest.raises(errors.InvalidRequestError, match="stream") as caught:
-            client.recognize(bytes(101))
+            client.transcribe_once(bytes(101))
         assert not caught.value.retryable
 
 

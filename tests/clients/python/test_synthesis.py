@@ -127,7 +127,11 @@ class TestText:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.say("Hello there, how are you?")
             assert text_of(await utterance.read()) == "Hello there, how are you?"
-            outcome = await utterance.done()
+            outcome = await utterance.wait()
+            assert utterance.done()
+            assert repr(utterance.done()) == "True"
+            with pytest.warns(DeprecationWarning, match="utterance.wait"):
+                assert await utterance.done() is outcome
         assert isinstance(outcome, UtteranceCompleted)
         assert outcome.metrics.time_to_first_audio_s == 0.005
         assert [t.text for t in gateway.inputs("text")] == ["Hello there, how are you?"]
@@ -193,7 +197,7 @@ class TestText:
         async with client.synthesize(voice_id="magnus") as session:
             for nothing in ("", "   ", tokens(), []):
                 utterance = await session.say(nothing)
-                outcome = await utterance.done()
+                outcome = await utterance.wait()
                 assert isinstance(outcome, UtteranceCompleted)
                 assert outcome.metrics.time_to_first_audio_s is None
                 assert await utterance.read() == b""
@@ -230,7 +234,7 @@ class TestText:
             with pytest.raises(LookupError, match="the model is gone"):
                 await utterance.read()
             with pytest.raises(LookupError):
-                await utterance.done()
+                await utterance.wait()
         assert gateway.inputs("cancel")[0].utterance_id == utterance.utterance_id
 
     async def test_and_out_of_the_block_where_nobody_asked(self, client: Client) -> None:
@@ -333,7 +337,7 @@ class TestEvents:
         gateway.chunk_chars = 500
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.say("x" * 400_000)
-            outcome = await asyncio.wait_for(utterance.done(), 30)
+            outcome = await asyncio.wait_for(utterance.wait(), 30)
             assert isinstance(outcome, UtteranceCompleted)
             assert len(await utterance.read()) == 800_000
 
@@ -349,7 +353,7 @@ class TestBargeIn:
                 heard += audio
                 await session.cancel(playback_offset_s=0.25)
             assert text_of(heard) == "A long s"
-            outcome = await utterance.done()
+            outcome = await utterance.wait()
             assert isinstance(outcome, UtteranceCancelled)
             assert outcome.method == "UPSTREAM_CANCEL"
             assert outcome.remaining_text.startswith("tory that")
@@ -374,7 +378,7 @@ class TestBargeIn:
             assert utterance.outcome is None
             await soon(lambda: gateway.inputs("cancel"))  # else it might be spoken to its end first
             gateway.hold.set()
-            assert isinstance(await utterance.done(), UtteranceCancelled)
+            assert isinstance(await utterance.wait(), UtteranceCancelled)
 
     @pytest.mark.parametrize("alone", [True, False])
     async def test_what_was_never_sent_is_cancelled_here(
@@ -393,14 +397,14 @@ class TestBargeIn:
             waiting = await session.say("after that")
             await first_token.wait()
             await session.cancel(waiting.utterance_id if alone else None)
-            outcome = await asyncio.wait_for(waiting.done(), 30)
+            outcome = await asyncio.wait_for(waiting.wait(), 30)
             assert isinstance(outcome, UtteranceCancelled)
             assert outcome.method == "NOT_SENT"
             assert await waiting.read() == b""
             if alone:
                 assert not gateway.inputs("cancel")
                 await speaking.cancel()
-            assert isinstance(await asyncio.wait_for(speaking.done(), 30), UtteranceCancelled)
+            assert isinstance(await asyncio.wait_for(speaking.wait(), 30), UtteranceCancelled)
             await session.send_text("after that", utterance_id=waiting.utterance_id)  # too late
             await session.end()
             ended = [e.utterance_id async for e in session if isinstance(e, UtteranceCancelled)]
@@ -409,7 +413,7 @@ class TestBargeIn:
 
     async def test_what_is_over_is_not_begun_again(self, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
-            await (await session.say("once", utterance_id="a")).done()
+            await (await session.say("once", utterance_id="a")).wait()
             with pytest.raises(ValueError, match="utterance 'a' is over"):
                 await session.say("twice", utterance_id="a")
             with pytest.raises(ValueError, match="utterance 'a' is over"):
@@ -418,7 +422,7 @@ class TestBargeIn:
     async def test_what_is_buffered_here_is_dropped(self, gateway: FakeGateway, client: Client) -> None:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.say("Nobody has read any of this yet.")
-            await utterance.done()
+            await utterance.wait()
             assert session._buffered_bytes
             await session.cancel()
             assert not session._buffered_bytes
@@ -431,7 +435,7 @@ class TestBargeIn:
             second = await session.say("This one goes.")
             await second.cancel()
             gateway.hold.set()
-            assert isinstance(await second.done(), UtteranceCancelled)
+            assert isinstance(await second.wait(), UtteranceCancelled)
             assert text_of(await first.read()) == "This one stays to its end."
         assert first.cancelled is False
         assert second.cancelled is True
@@ -452,7 +456,7 @@ class TestBargeIn:
             await asyncio.sleep(0.05)
             await utterance.cancel()
             await asyncio.wait_for(stopped.wait(), 30)
-            assert isinstance(await utterance.done(), UtteranceCancelled)
+            assert isinstance(await utterance.wait(), UtteranceCancelled)
 
     async def test_a_foreground_stream_ends_early_without_an_error(self, client: Client) -> None:
         async def endless() -> AsyncIterator[str]:
@@ -471,7 +475,7 @@ class TestBargeIn:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.send_text("Hello", utterance_id="a")
             await session.cancel("a")
-            await utterance.done()
+            await utterance.wait()
             late = await session.send_text(" there", utterance_id="a")
             assert late is utterance
             await session.end()
@@ -632,7 +636,7 @@ class TestFailing:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.say("[break]")
             with pytest.raises(UpstreamError):
-                await utterance.done()
+                await utterance.wait()
         line: Any = session._line
         assert await line._call.code() is grpc.StatusCode.FAILED_PRECONDITION
 
@@ -640,7 +644,7 @@ class TestFailing:
         async with client.synthesize(voice_id="magnus") as session:
             utterance = await session.send_text("[break]", utterance_id="a")
             later = await session.say("never spoken")
-            for waiting in (utterance.done(), later.read(), session.say("more")):
+            for waiting in (utterance.wait(), later.read(), session.say("more")):
                 with pytest.raises(UpstreamError):
                     await waiting
 
@@ -687,7 +691,7 @@ class TestFailing:
         gateway.lose = True
         async with client.synthesize(voice_id="magnus") as session:
             with pytest.raises(ConnectionLostError):
-                await (await session.say("Hello")).done()
+                await (await session.say("Hello")).wait()
 
 
 class TestResumeRoom:
@@ -701,7 +705,7 @@ class TestResumeRoom:
         gateway.lose_with = grpc.StatusCode[code]
         with pytest.raises(ConnectionLostError, match=r"could not be resumed[^$]*\n  lost: utterance one"):
             async with client.synthesize(voice_id="magnus") as session:
-                await (await session.say("Hello", utterance_id="one")).done()
+                await (await session.say("Hello", utterance_id="one")).wait()
         starts = gateway.inputs("start")
         # At once, and after 0.1, 0.3 and 1 s; a machine under load does not come so far in the window.
         assert 2 <= len(starts) <= 5
@@ -715,7 +719,7 @@ class TestResumeRoom:
         gateway.acknowledge = False
         async with client.synthesize(voice_id="magnus", resume_window_s=10) as session:
             utterance = await session.say("keep me")
-            await utterance.done()
+            await utterance.wait()
             kept = session._log.unacknowledged()
             assert [r.WhichOneof("input") for r in kept] == ["start", "text"]
             gateway.acknowledge = True
@@ -725,5 +729,5 @@ class TestResumeRoom:
     async def test_and_nothing_is_kept_where_it_was_not(self, gateway: FakeGateway, client: Client) -> None:
         gateway.acknowledge = False
         async with client.synthesize(voice_id="magnus", resume_window_s=10) as session:
-            await (await session.say("forget me")).done()
+            await (await session.say("forget me")).wait()
             assert session._log.unacknowledged() == []

@@ -25,7 +25,7 @@ async def main() -> None:
             utterance = await session.say(tokens())
             async for audio in utterance.audio():
                 print(len(audio))
-            outcome = await utterance.done()
+            outcome = await utterance.wait()
             if isinstance(outcome, UtteranceCancelled):
                 print(outcome.spoken_text)
             ack = await session.update_settings(speed=1.5, reset=["model"], apply="IMMEDIATE")
@@ -50,7 +50,7 @@ async def main() -> None:
                 print(transcript.full_text)
         speech = await client.synthesize_once("x", voice_id="magnus")
         print(speech.audio, speech.completed.metrics.audio_bytes)
-        print((await client.recognize("a.wav")).text)
+        print((await client.transcribe_once("a.wav")).text)
         async for voice in client.list_voices():
             print(voice.tags)
         async for live in client.list_sessions():

@@ -234,7 +234,7 @@ class _Demo:
         if self.sink is not None:
             self.sink.drop()
         await story.cancel(playback_offset_s=_INTERRUPT_AFTER_S)
-        outcome = await story.done()
+        outcome = await story.wait()
         self.times.silence = time.monotonic() - began_s
         if isinstance(outcome, UtteranceCancelled):
             said = outcome.spoken_text or "not known"

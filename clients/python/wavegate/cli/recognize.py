@@ -56,7 +56,7 @@ async def recognize(
         raise click.UsageError("a recording at a URL says itself what it is: leave --rate and --encoding out")
     recording = await _content(source, described=audio_format is not None) if uri is None else None
     async with connection.client() as client:
-        found = await client.recognize(recording, uri=uri, audio_format=audio_format, **settings)
+        found = await client.transcribe_once(recording, uri=uri, audio_format=audio_format, **settings)
     if connection.output.as_json:
         connection.output.json(event_object(found))
     elif found.text:
