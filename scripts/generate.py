@@ -49,7 +49,13 @@ LANGUAGES = (
         Path("clients/go/gen"),
         needs=("go",),
         pins=(Path("clients/go/tools/go.sum"),),
-        fetch=("go", "-C", "clients/go/tools", "install", "tool"),
+        fetch=(
+            *("go", "-C", "clients/go/tools", "install"),
+            *(
+                "google.golang.org/protobuf/cmd/protoc-gen-go",
+                "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
+            ),
+        ),
         fetched=(TOOLS / "go/protoc-gen-go", TOOLS / "go/protoc-gen-go-grpc"),
     ),
     Language(
