@@ -39,6 +39,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # every 5 s; a ping needs no data between it and the one before.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Newer gRPC waits this long for the answer to a ping, a minute by default, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A lost connection is made again as soon as a session wants to be resumed over it, not seconds later.
     ("grpc.initial_reconnect_backoff_ms", 100),
