@@ -17,7 +17,7 @@ PY := $(VENV)/bin/python
 BUF := PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" buf
 BASELINE := protos/baseline.binpb
 # What `make fix` and `make check` look at.
-PYTHON_CODE := server clients/python scripts $(wildcard tests benchmarks examples)
+PYTHON_CODE := server clients/python clients/conformance scripts $(wildcard tests benchmarks examples)
 
 ##@ Use it
 
@@ -26,7 +26,7 @@ help: ## Show this text
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test, test-unit, test-e2e, bench and soak.\n'
+	@printf '\nmake PYTHON=… setup picks the Python where there is no .venv yet; ARGS="…" is handed on by run, demo, test, test-unit, test-e2e, conformance, bench and soak.\n'
 
 .PHONY: setup
 setup: $(VENV)/.installed $(VENV)/.speech ## Make .venv: the project, its speech engines and its development tools
@@ -61,6 +61,10 @@ test-unit: setup ## The tests that need neither a process nor a socket, on all c
 .PHONY: test-e2e
 test-e2e: setup ## The tests of a whole gateway, with its upstream and its clients (ARGS="-k name" …)
 	$(VENV)/bin/pytest -m e2e -rs $(ARGS)
+
+.PHONY: conformance
+conformance: setup ## Judge the clients of every language that this machine has the toolchain for, and print the matrix (ARGS="--only resume" …)
+	@exec $(PY) -m clients.conformance.judge --matrix $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure the gateway against a direct WebSocket client (ARGS="--only tts-realtime --seconds 10" …)
