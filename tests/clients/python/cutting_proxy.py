@@ -44,6 +44,11 @@ class CuttingProxy:
         for connection in list(self.connections):
             connection.cut()
 
+    def freeze(self) -> None:
+        """What is connected now stays so, and nothing of it is forwarded any more."""
+        for connection in self.connections:
+            connection.is_frozen = True
+
     async def close(self) -> None:
         """Cuts everything, and waits until nothing of it is left."""
         self.budgets = None
@@ -84,6 +89,7 @@ class _Connection:
         self.proxy = proxy
         self.writers = [writer]
         self.left: dict[str, int] = {}
+        self.is_frozen = False
         self.arm()
 
     def arm(self) -> None:
@@ -97,6 +103,8 @@ class _Connection:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
     ) -> None:
         while data := await reader.read(16 * 1024):
+            if self.is_frozen:
+                continue
             left = self.left.get(direction)
             if left is not None and len(data) >= left:
                 self.proxy.cuts[direction] += 1
