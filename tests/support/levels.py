@@ -48,7 +48,14 @@ NOT_UNIT: Final = (
     "server/session/test_transcription_local.py",
     "server/session/test_transport.py",
 )
-E2E: Final = ("e2e", "examples", "thirdparty", "tracing", "clients/python/test_real_gateway.py")
+E2E: Final = (
+    "e2e",
+    "examples",
+    "thirdparty",
+    "tracing",
+    "clients/python/test_real_gateway.py",
+    "conformance/test_clients.py",
+)
 
 # Audit events (PEP 578). What C libraries do by themselves, grpc above all, raises none.
 _PROCESSES: Final = frozenset(("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"))
