@@ -60,6 +60,8 @@ def options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # Newer gRPC waits this long for the answer to a ping, a minute by default, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         # Clients may ping as often as they like: by default one that pings a quiet stream each 5 s is cut.
         # (`min_recv_ping_…` is the name that works on servers; `min_ping_…` has no effect here.)
