@@ -13,11 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
-from tool_cache import GoProgram, Say, ToolError, go_programs, kept, run
+from tool_cache import GoProgram, Say, ToolError, from_package, go_programs
 
 BINARIES: Final = ("prometheus", "promtool")
 # What the rules and their tests ask for: `keep_firing_for`, and queries that say which series they read.
@@ -57,39 +56,12 @@ def on_path() -> Path | None:
 
 def packaged(say: Say) -> Path | None:
     """The folder of the distribution's, unpacked; None where there is no such package or it does not run here."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return None
-
-    def make(made: Path) -> None:
-        say("getting the distribution's package (20 MB); it is unpacked, not installed")
-        with tempfile.TemporaryDirectory(dir=made.parent) as name:
-            folder = Path(name)
-            download(folder, say)
-            (package,) = folder.glob("prometheus_*.deb")
-            run(["dpkg-deb", "--extract", package, folder / "x"], doing="unpacking", say=say)
-            for binary in BINARIES:
-                shutil.move(folder / "x" / "usr" / "bin" / binary, made / binary)
-        if not works(made):
-            raise ToolError(f"the distribution's Prometheus does not run here, or is older than {OLDEST}")
-
     try:
-        return kept("prometheus-package", make, say)
+        binaries = [f"usr/bin/{name}" for name in BINARIES]
+        return from_package("prometheus", binaries, works, size="20 MB", say=say)
     except ToolError as exc:
         say(f"{exc}\ntrying its Go module")
         return None
-
-
-def download(folder: Path, say: Say) -> None:
-    """The package into the folder, with the machine's lists or, where it has none, with fresh ones of our own."""
-    get = ["apt-get", "--quiet", "--quiet", "--option", "APT::Sandbox::User=root"]
-    try:
-        run([*get, "download", "prometheus"], doing="apt-get download", say=say, cwd=folder)
-    except ToolError:
-        state = folder / "apt"
-        (state / "lists" / "partial").mkdir(parents=True)
-        own = ["--option", f"Dir::State::lists={state / 'lists'}", "--option", f"Dir::Cache={state}"]
-        run([*get, *own, "update"], doing="apt-get update", say=say, cwd=folder)
-        run([*get, *own, "download", "prometheus"], doing="apt-get download", say=say, cwd=folder)
 
 
 def works(folder: Path) -> bool:

