@@ -27,6 +27,9 @@ ResponseT = TypeVar("ResponseT")
 
 Metadata = tuple[tuple[str, str], ...]
 
+ROUTE_KEY = "wavegate-route"
+"""What a balancer puts into the initial metadata, and what leads a later call to the same gateway."""
+
 _MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The gateway's own limit for a whole recording in one request."""
 
@@ -197,9 +200,9 @@ class Channel:
         """The calls of `SessionService`."""
         return self._stub(session_service_pb2_grpc.SessionServiceStub)
 
-    def metadata(self) -> Metadata:
-        """What goes with every call: the caller's own, the token, and the current trace context."""
-        return (*self._metadata, *_trace_context())
+    def metadata(self, route: str = "") -> Metadata:
+        """What goes with every call: the caller's own, the token, the current trace context, and `route` if any."""
+        return (*self._metadata, *_trace_context(), *(((ROUTE_KEY, route),) if route else ()))
 
     async def close(self) -> None:
         """Ends every call of this channel and closes it. Another call connects again."""
@@ -224,11 +227,16 @@ class Channel:
         )
 
     async def unary(
-        self, method: Callable[..., Awaitable[ResponseT]], request: object, timeout_s: float | None
+        self,
+        method: Callable[..., Awaitable[ResponseT]],
+        request: object,
+        timeout_s: float | None,
+        *,
+        route: str = "",
     ) -> ResponseT:
         """One request, one answer; raises `WavegateError`."""
         try:
-            return await method(request, timeout=timeout_s, metadata=self.metadata())
+            return await method(request, timeout=timeout_s, metadata=self.metadata(route))
         except aio.AioRpcError as exc:
             raise self.error(exc, answered=False) from exc
 

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from grpc import aio
 
-from wavegate._channel import Channel, StreamCall
+from wavegate._channel import ROUTE_KEY, Channel, StreamCall
 from wavegate._process import check_process
 from wavegate.errors import SessionClosedError, WavegateError
 
@@ -51,7 +51,9 @@ class LineOwner(Protocol):
 class Line(Generic[RequestT, ResponseT]):
     """One call: a task writes what waits in the outbox, another reads as long as `flow` is set."""
 
-    def __init__(self, owner: LineOwner, channel: Channel, call: StreamCall[RequestT, ResponseT]) -> None:
+    def __init__(
+        self, owner: LineOwner, channel: Channel, call: StreamCall[RequestT, ResponseT], route: str = ""
+    ) -> None:
         self._owner: LineOwner | None = owner
         self.channel = channel
         self._call = call
@@ -59,6 +61,8 @@ class Line(Generic[RequestT, ResponseT]):
         self.written = 0
         self.session_id = ""
         """What the gateway named the session, which it does before the upstream has accepted it."""
+        self.route = route
+        """What leads a balancer to the same gateway again; empty where there is none, or it does not say."""
         self.over = False
         self.cancelled = False
         """Whether this side ended the call."""
@@ -135,8 +139,9 @@ class Line(Generic[RequestT, ResponseT]):
         failure: WavegateError | None = None
         answered = last = False
         try:
-            named = await self._call.initial_metadata()
-            self.session_id = str(dict(named or ()).get("wavegate-session-id", ""))
+            named = dict(await self._call.initial_metadata() or ())
+            self.session_id = str(named.get("wavegate-session-id", ""))
+            self.route = str(named.get(ROUTE_KEY, self.route))
             async for response in self._call:
                 answered = True
                 await self.flow.wait()

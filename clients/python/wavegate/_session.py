@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
 
 from google.protobuf.message import Message
 
-from wavegate._channel import Channel, Channels, StreamCall
+from wavegate._channel import Channel, Channels, Metadata, StreamCall
 from wavegate._duplex import Duplex, EventT, Line
 from wavegate._settings_wire import MessageT, apply_policy_number, duration, reset_mask, settings_to_wire
 from wavegate.errors import (
@@ -50,6 +50,8 @@ KEPT_BYTES = 1024 * 1024
 """Input that is taken while there is no call: half a minute of 16-bit samples at 16000 Hz. Then senders wait."""
 MOVE_PATIENCE_S = 30.0
 """How long a session that was told to go away looks for another gateway, beyond the time that it was given."""
+DRAINING_DELAYS_S = (0.1, 0.3, 1.0)
+"""How long to wait before asking again where every gateway that answered shuts down."""
 OPEN_ELSEWHERE_S = 5.0
 """How long one try for that may take."""
 MOVING_RESUME_S = 2.0
@@ -250,7 +252,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
     # --- what a kind of session says ------------------------------------------------------------
 
     @abstractmethod
-    def _open_call(self, channel: Channel) -> StreamCall[InputT, ResponseT]:
+    def _open_call(self, channel: Channel, metadata: Metadata) -> StreamCall[InputT, ResponseT]:
         """Makes the call."""
 
     @abstractmethod
@@ -470,6 +472,21 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
     # --- opening --------------------------------------------------------------------------------
 
     async def _open_somewhere(self, start: Any) -> tuple[Line[InputT, ResponseT], ResponseT]:
+        """Opens a session on the first target that takes it; raises what the last one says against it.
+
+        Where that is a gateway that shuts down, all are asked again a few times: a balancer may need a second until it
+        leads elsewhere.
+        """
+        for delay_s in DRAINING_DELAYS_S:
+            try:
+                return await self._open_once(start)
+            except GatewayUnavailableError as exc:
+                if exc.reason != "GATEWAY_DRAINING":
+                    raise
+            await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - not all at once
+        return await self._open_once(start)
+
+    async def _open_once(self, start: Any) -> tuple[Line[InputT, ResponseT], ResponseT]:
         """Opens a session on the first target that takes it; raises what the last one says against it."""
         channels = self._channels.candidates()
         fresh_ones = 0
@@ -497,29 +514,27 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         except ConnectionLostError:
             if not (line.session_id and self._resume_window_s):
                 raise
-            line, response, _ = await self._take_up(
-                channel, line.session_id, 0, self._resume_window_s, _delays_s()
-            )
+            line, response, _ = await self._take_up(line, line.session_id, 0, self._resume_window_s, _delays_s())
             return line, response
 
     async def _take_up(
         self,
-        channel: Channel,
+        lost: Line[InputT, ResponseT],
         session_id: str,
         last_received_sequence: int,
         window_s: float,
         delays_s: Iterator[float],
     ) -> tuple[Line[InputT, ResponseT], ResponseT, int]:
-        """Resumes a session; gives also how many tries it took. Raises what made the last one fail."""
+        """Resumes the session of a lost call; gives also how many tries it took. Raises what made the last one fail."""
         start = type(self._start_message)(
             resume_session_id=session_id, last_received_sequence=last_received_sequence
         )
-        failure = GatewayUnavailableError(f"the gateway at {channel.target} does not answer")
+        failure = GatewayUnavailableError(f"the gateway at {lost.channel.target} does not answer")
         try:
             async with asyncio.timeout(window_s):
                 for attempt, delay_s in enumerate(delays_s, 1):
                     await asyncio.sleep(delay_s)
-                    line = self._begin(channel, start)
+                    line = self._begin(lost.channel, start, lost.route)
                     try:
                         return line, await self._opened(line, RESUME_TRY_S), attempt
                     except GatewayUnavailableError as exc:
@@ -530,8 +545,8 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
             pass
         raise failure
 
-    def _begin(self, channel: Channel, start: Any) -> Line[InputT, ResponseT]:
-        line = Line(self, channel, self._open_call(channel))
+    def _begin(self, channel: Channel, start: Any, route: str = "") -> Line[InputT, ResponseT]:
+        line = Line(self, channel, self._open_call(channel, channel.metadata(route)), route)
         self._openings[line] = asyncio.get_running_loop().create_future()
         line.put(self._make_request(input_sequence=1, start=start))
         return line
@@ -610,7 +625,7 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         window_s = self._resume_window_s if self._moving is None else MOVING_RESUME_S
         try:
             line, response, attempts = await self._take_up(
-                lost.channel,
+                lost,
                 self.session_id,
                 self._last_received_sequence,
                 since_s + window_s - now_s,
@@ -744,7 +759,9 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
                 # It takes no more input, or has no call: it is ended from outside.
                 request = session_service_pb2.CloseSessionRequest(session_id=line.session_id, discard=True)
                 with contextlib.suppress(WavegateError):
-                    await line.channel.unary(line.channel.sessions.CloseSession, request, CLOSE_TIMEOUT_S)
+                    await line.channel.unary(
+                        line.channel.sessions.CloseSession, request, CLOSE_TIMEOUT_S, route=line.route
+                    )
         finally:
             await line.stop()
 

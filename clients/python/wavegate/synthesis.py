@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, M
 from types import TracebackType
 from typing import Any, Unpack
 
-from wavegate._channel import Channel, Channels, StreamCall
+from wavegate._channel import Channel, Channels, Metadata, StreamCall
 from wavegate._duplex import GOODBYE_S
 from wavegate._events_wire import synthesis_event, utterance_cancelled
 from wavegate._iteration import iterate
@@ -203,10 +203,8 @@ class SynthesisSession(BaseSession[_Request, _Response, SynthesisEvent]):
         self._text_lock = asyncio.Lock()  # one utterance's text at a time: the next one's would end it
         self._unseen_text_errors: dict[str, Exception] = {}
 
-    def _open_call(self, channel: Channel) -> StreamCall[_Request, _Response]:
-        call: StreamCall[_Request, _Response] = channel.synthesis.SynthesizeStream(
-            metadata=channel.metadata()
-        )
+    def _open_call(self, channel: Channel, metadata: Metadata) -> StreamCall[_Request, _Response]:
+        call: StreamCall[_Request, _Response] = channel.synthesis.SynthesizeStream(metadata=metadata)
         return call
 
     async def __aexit__(

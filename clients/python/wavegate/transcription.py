@@ -17,7 +17,7 @@ from typing import Any, Unpack
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from wavegate import audio
-from wavegate._channel import Channel, Channels, StreamCall
+from wavegate._channel import Channel, Channels, Metadata, StreamCall
 from wavegate._events_wire import transcription_event
 from wavegate._iteration import iterate
 from wavegate._session import BaseSession, Unfinished, UpdateArguments
@@ -106,10 +106,8 @@ class TranscriptionSession(BaseSession[_Request, _Response, TranscriptionEvent])
         self._voice_on = False
         self._voice_at_s = -1.0
 
-    def _open_call(self, channel: Channel) -> StreamCall[_Request, _Response]:
-        call: StreamCall[_Request, _Response] = channel.transcription.TranscribeStream(
-            metadata=channel.metadata()
-        )
+    def _open_call(self, channel: Channel, metadata: Metadata) -> StreamCall[_Request, _Response]:
+        call: StreamCall[_Request, _Response] = channel.transcription.TranscribeStream(metadata=metadata)
         return call
 
     # --- audio ----------------------------------------------------------------------------------

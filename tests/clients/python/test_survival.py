@@ -679,6 +679,23 @@ class TestSynthesisMoves:
                 async with connected.synthesize(voice_id="magnus") as another:
                     assert waves_local.spoken(await (await another.say("Three.")).read()) == "Three."
 
+    async def test_calls_that_are_no_session_are_finished_where_they_are(
+        self, pair: tuple[RunningGateway, RunningGateway]
+    ) -> None:
+        """Though the client has left that gateway for its sessions."""
+        old, new = pair
+        async with cutting_proxy(old.port) as proxy, Client(proxy.target) as client:
+            audio = []
+            async for event in client.synthesize_once(STORY[0], voice_id="magnus"):
+                if isinstance(event, AudioChunk):
+                    audio.append(event.audio)
+                    if len(audio) == 1:
+                        proxy.to_port = new.port
+                        drain(old, 20.0)
+                        async with client.synthesize(voice_id="magnus"):
+                            assert len(new.gateway.registry) == 1
+            assert waves_local.spoken(b"".join(audio)) == STORY[0]
+
     async def test_one_that_has_nowhere_to_go_ends_as_its_gateway_says(
         self, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -712,6 +729,23 @@ class TestSynthesisMoves:
             with pytest.raises(GatewayUnavailableError, match="shutting down"):
                 async with client.synthesize(voice_id="magnus"):
                     pytest.fail("it takes nothing new")
+
+    async def test_a_session_opens_as_soon_as_its_address_leads_elsewhere(
+        self, pair: tuple[RunningGateway, RunningGateway]
+    ) -> None:
+        """A balancer needs a moment to notice that a gateway shuts down."""
+        old, new = pair
+        drain(old, 20.0)
+        async with cutting_proxy(old.port) as proxy, Client(proxy.target) as client:
+
+            async def lead_elsewhere() -> None:
+                await until(lambda: proxy.accepted >= 3)
+                proxy.to_port = new.port
+
+            leading = asyncio.create_task(lead_elsewhere())
+            async with client.synthesize(voice_id="magnus") as session:
+                assert waves_local.spoken(await (await session.say("Hello.")).read()) == "Hello."
+            await leading
 
 
 FORMATS = [AudioFormat("LINEAR16", 16000), AudioFormat("MULAW", 8000)]
