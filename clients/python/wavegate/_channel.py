@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from copy import copy
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
@@ -120,7 +121,7 @@ class Channel:
         self._tls = bool(tls or root_certificates or client_certificate)
         self.target = check_target(target, tls=self._tls)
         self.lines = 0
-        """How many bidirectional calls are open on it."""
+        """How many calls are open on it."""
         # A proxy of the environment does not lead back to this machine.
         direct = (("grpc.enable_http_proxy", 0),) if is_loopback(target) else ()
         self._options: dict[str, str | int] = dict([*_OPTIONS, *direct, *options])
@@ -235,10 +236,20 @@ class Channel:
         route: str = "",
     ) -> ResponseT:
         """One request, one answer; raises `WavegateError`."""
+        with self.in_use():
+            try:
+                return await method(request, timeout=timeout_s, metadata=self.metadata(route))
+            except aio.AioRpcError as exc:
+                raise self.error(exc, answered=False) from exc
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A call that is no `Line`, while which the connection is not closed for want of use."""
+        self.lines += 1
         try:
-            return await method(request, timeout=timeout_s, metadata=self.metadata(route))
-        except aio.AioRpcError as exc:
-            raise self.error(exc, answered=False) from exc
+            yield
+        finally:
+            self.lines -= 1
 
 
 class Channels:
@@ -266,7 +277,7 @@ class Channels:
     async def leave(self, channel: Channel) -> Channel | None:
         """The gateway there shuts down: the other targets come first, and a fresh connection to this one last.
 
-        The old connection stays as long as sessions use it. Gives the fresh one; `None` where it was left before.
+        The old connection stays as long as calls use it. Gives the fresh one; `None` where it was left before.
         """
         fresh = None
         if channel in self._channels:

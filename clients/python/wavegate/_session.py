@@ -514,7 +514,9 @@ class BaseSession(Duplex[InputT, ResponseT, EventT]):
         except ConnectionLostError:
             if not (line.session_id and self._resume_window_s):
                 raise
-            line, response, _ = await self._take_up(line, line.session_id, 0, self._resume_window_s, _delays_s())
+            line, response, _ = await self._take_up(
+                line, line.session_id, 0, self._resume_window_s, _delays_s()
+            )
             return line, response
 
     async def _take_up(

@@ -324,13 +324,15 @@ class Client:
             **({"trace_id": trace_id} if trace_id else {"session_id": session_id})
         )
         spans: list[TraceSpan] = []
+        channel = self._channel
         try:
-            async for response in self._channel.sessions.GetTrace(
-                request, timeout=timeout_s, metadata=self._channel.metadata()
-            ):
-                spans += map(trace_span, response.spans)
+            with channel.in_use():
+                async for response in channel.sessions.GetTrace(
+                    request, timeout=timeout_s, metadata=channel.metadata()
+                ):
+                    spans += map(trace_span, response.spans)
         except aio.AioRpcError as exc:
-            raise self._channel.error(exc, answered=bool(spans)) from exc
+            raise channel.error(exc, answered=bool(spans)) from exc
         return tuple(spans)
 
 

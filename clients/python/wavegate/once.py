@@ -87,12 +87,13 @@ class SpeechRequest:
         )
         answered = completed = False
         try:
-            async for response in call:
-                answered = True
-                event = synthesis_event(response)
-                completed = completed or isinstance(event, UtteranceCompleted)
-                if event is not None:
-                    yield event
+            with self._channel.in_use():
+                async for response in call:
+                    answered = True
+                    event = synthesis_event(response)
+                    completed = completed or isinstance(event, UtteranceCompleted)
+                    if event is not None:
+                        yield event
         except aio.AioRpcError as exc:
             raise self._channel.error(exc, answered=answered) from exc
         finally:
