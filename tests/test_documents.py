@@ -34,7 +34,7 @@ BASES = [
         "protos",
     )
 ]
-SUFFIXES = "cfg lock md mk proto py pyi sh toml txt yaml yml"
+SUFFIXES = "cfg conf lock md mk proto py pyi sh toml txt yaml yml"
 PATH = re.compile(
     rf"(?:[\w.-]+/)+[\w-]+\.(?:{SUFFIXES.replace(' ', '|')})|[\w-]+\.(?:{SUFFIXES.replace(' ', '|')})"
 )
