@@ -116,7 +116,7 @@ func (l *line) hold(held bool) {
 }
 
 // discard sends last instead of what is not sent yet, and waits for the end, of which nobody is told any more. False
-// if it could not be sent in time.
+// if that did not come in time.
 func (l *line) discard(last proto.Message) bool {
 	l.core.mu.Lock()
 	l.owner = nil
@@ -130,10 +130,8 @@ func (l *line) discard(last proto.Message) bool {
 	l.core.mu.Lock()
 	sent := l.written == l.queued && !l.over
 	l.core.mu.Unlock()
-	if sent {
-		waitFor(l.readerDone, lastAnswerTime)
-	}
-	return sent
+	// A message that is sent may still wait for the gateway to read what came before it.
+	return sent && waitFor(l.readerDone, lastAnswerTime)
 }
 
 // stop ends the call, if it lives, and its goroutines. Takes no longer than the goodbye.
@@ -148,12 +146,15 @@ func (l *line) stop() {
 	<-l.writerDone
 }
 
-func waitFor(done <-chan struct{}, limit time.Duration) {
+// waitFor reports whether done was closed in time.
+func waitFor(done <-chan struct{}, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-done:
+		return true
 	case <-timer.C:
+		return false
 	}
 }
 

@@ -93,7 +93,7 @@ class Line(Generic[RequestT, ResponseT]):
     async def discard(self, last: RequestT) -> bool:
         """Sends `last` instead of what is not sent yet, and waits for the end, of which nobody is told any more.
 
-        False if it could not be sent in time.
+        False if that did not come in time.
         """
         self._owner = None
         self.flow.set()
@@ -101,10 +101,11 @@ class Line(Generic[RequestT, ResponseT]):
         self.put(last)
         self.end()
         await asyncio.wait([self._writer], timeout=LAST_WRITE_S)
-        sent = self.written == self.queued and not self.over
-        if sent:
-            await asyncio.wait([self._reader], timeout=LAST_ANSWER_S)
-        return sent
+        if self.written != self.queued or self.over:
+            return False
+        # A message that is sent may still wait for the gateway to read what came before it.
+        await asyncio.wait([self._reader], timeout=LAST_ANSWER_S)
+        return self._reader.done()
 
     async def stop(self) -> None:
         """Ends the call, if it lives, and its tasks. Takes no longer than the goodbye."""

@@ -117,7 +117,7 @@ export class Line<I extends DescMessage, O extends DescMessage> implements Call 
   /**
    * Sends `last` instead of what is not sent yet, and waits for the end, of which nobody is told any more.
    *
-   * False if it could not be sent in time.
+   * False if that did not come in time.
    */
   async discard(last: MessageShape<I>): Promise<boolean> {
     this.#forgetOwner();
@@ -126,11 +126,11 @@ export class Line<I extends DescMessage, O extends DescMessage> implements Call 
     this.put(last);
     this.end();
     await settledWithin(this.#inputEnded, LAST_WRITE_MS);
-    const sent = this.written === this.queued && !this.over;
-    if (sent) {
-      await settledWithin(this.done, LAST_ANSWER_MS);
+    if (this.written !== this.queued || this.over) {
+      return false;
     }
-    return sent;
+    // A message that is sent may still wait for the gateway to read what came before it.
+    return settledWithin(this.done, LAST_ANSWER_MS);
   }
 
   /** Ends the call, if it lives. Takes no longer than the goodbye. */

@@ -415,10 +415,11 @@ class TestResume:
             await talking
         await until(lambda: not len(registry))
 
+    @pytest.mark.parametrize("is_full", [False, True])
     async def test_even_where_the_gateway_does_not_read(
-        self, gateway: RunningGateway, client: Client, monkeypatch: pytest.MonkeyPatch
+        self, gateway: RunningGateway, client: Client, is_full: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its own call is full to the brim; the session is ended from outside."""
+        """The session is ended from outside: its own call is full to the brim, or what was sent over it is not read."""
         registry = gateway.gateway.registry
 
         async def never(self: object) -> None:
@@ -428,14 +429,19 @@ class TestResume:
         monkeypatch.setattr("wavegate._session.CLOSE_TIMEOUT_S", 10.0)  # whatever the machine
 
         async def talk() -> None:
-            async with client.transcribe(language_code="en") as session:
-                await flood(session)
+            async with client.transcribe(language_code="en", resume_window_s=60.0) as session:
+                assert session.started.limits.resume_window_s == 60.0
+                if is_full:
+                    await flood(session)
+                else:
+                    await session.send_audio(bytes(3200))
                 assert len(registry) == 1
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             await talk()
-        await until(lambda: not len(registry))
+        async with asyncio.timeout(50):  # sooner than it would end by itself
+            await until(lambda: not len(registry))
 
     async def test_programs_without_a_loop_have_it_too(self, proxy: CuttingProxy) -> None:
         def talk(cut: Callable[[], None]) -> list[str]:
