@@ -268,7 +268,7 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
   /**
    * Sends a request instead of what is not sent yet, and waits for the end, of which nobody is told any more.
    *
-   * @return false if it could not be sent in time
+   * @return false if that did not come in time
    */
   CompletableFuture<Boolean> discard(Q lastRequest) {
     owner = null;
@@ -288,8 +288,9 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
           if (!gone) {
             return CompletableFuture.completedFuture(false);
           }
+          // A message that is sent may still wait for the gateway to read what came before it.
           CompletableFuture<Boolean> answeredAll = ended.thenApply(done -> true);
-          within(LAST_ANSWER, () -> answeredAll.complete(true));
+          within(LAST_ANSWER, () -> answeredAll.complete(false));
           return answeredAll;
         });
   }
