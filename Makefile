@@ -52,7 +52,11 @@ jaeger: setup ## Serve a real Jaeger on 127.0.0.1:16686, for `OTEL_EXPORTER_OTLP
 .PHONY: test
 test: setup ## Set up, then run every test that this machine has the toolchain for (ARGS="-k name" …)
 	@# -rs: every test that was left out, and why.
-	$(VENV)/bin/pytest --cov --cov-report=term -rs $(ARGS)
+	$(VENV)/bin/pytest -m "not polyglot" --cov --cov-report=term -rs $(ARGS)
+
+.PHONY: test-polyglot
+test-polyglot: setup ## The clients in Go, Java and TypeScript, as far as this machine has their toolchains, and Envoy and nginx in front
+	$(VENV)/bin/pytest -m polyglot -rs $(ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## The tests that need neither a process nor a socket, on all cores: under a minute and a half (ARGS="-k name" …)

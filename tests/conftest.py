@@ -39,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "e2e: runs a gateway as its users have it; see tests/support/levels.py"
     )
+    config.addinivalue_line(
+        "markers", "polyglot: needs the toolchains of other languages, or Envoy and nginx"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,6 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         level = levels.level_of(PurePosixPath(item.path.relative_to(TESTS)))
         if level:
             item.add_marker(level)
+        if levels.is_polyglot(
+            PurePosixPath(item.path.relative_to(TESTS)), _parameters(item).get("client", "")
+        ):
+            item.add_marker("polyglot")
         is_drawn = isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj)
         if is_drawn or "seed" in _parameters(item):
             item.add_marker("random")

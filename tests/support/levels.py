@@ -57,6 +57,9 @@ E2E: Final = (
     "conformance/test_clients.py",
 )
 
+# Need the toolchains of other languages, or proxies that no lock brings: `make test-polyglot`.
+POLYGLOT: Final = ("clients/test_languages.py", "e2e/test_balancers.py")
+
 # Audit events (PEP 578). What C libraries do by themselves, grpc above all, raises none.
 _PROCESSES: Final = frozenset(("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"))
 _SOCKETS: Final = frozenset(("socket.bind", "socket.connect"))
@@ -67,6 +70,11 @@ def level_of(path: PurePosixPath) -> str:
     if _is_in(path, UNIT) and not _is_in(path, NOT_UNIT):
         return "unit"
     return "e2e" if _is_in(path, E2E) else ""
+
+
+def is_polyglot(path: PurePosixPath, client: str = "") -> bool:
+    """Whether a test, of the client in that language where it names one, needs more than Python."""
+    return _is_in(path, POLYGLOT) or client in ("go", "java", "typescript")
 
 
 def _is_in(path: PurePosixPath, places: tuple[str, ...]) -> bool:
