@@ -54,6 +54,8 @@ E2E: Final = (
     "thirdparty",
     "tracing",
     "clients/python/test_real_gateway.py",
+    "clients/test_languages.py",
+    "clients/test_tasks.py",
     "conformance/test_clients.py",
 )
 
