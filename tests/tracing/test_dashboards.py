@@ -136,7 +136,7 @@ async def some_sessions(target: str) -> None:
             story = await session.say("A story that nobody hears the end of. " * 20)
             async for _ in story.audio():
                 await story.cancel()
-            await story.done()
+            await story.wait()
         async with client.transcribe(
             language_code="en", audio_format=wavegate.AudioFormat("LINEAR16", 24000)
         ) as listening:
