@@ -19,6 +19,8 @@ const (
 	// windowBytes keeps what the transport takes ahead of the reader small: audio waits in the gateway, where a cancel
 	// can drop it, and not for over a minute of playing time in this process. A fixed window does not grow.
 	windowBytes = 64 << 10
+	// routeKey is what a balancer puts into the initial metadata, and what leads a later call to the same gateway.
+	routeKey = "wavegate-route"
 )
 
 // transportOptions are those of every connection; the caller's come behind them.
@@ -59,7 +61,7 @@ type channel struct {
 	config *channelConfig
 	target string
 	conn   *grpc.ClientConn
-	lines  int // how many bidirectional calls are open on it; guarded by channels.mu
+	lines  int // how many calls are open on it, or about to be; guarded by channels.mu
 }
 
 // newChannel connects to nothing yet.
@@ -83,8 +85,9 @@ func (c *channel) sessions() speechv1.SessionServiceClient {
 	return speechv1.NewSessionServiceClient(c.conn)
 }
 
-// outgoing adds what goes with every call: the client's metadata and token, and the trace context of the span in ctx.
-func (c *channel) outgoing(ctx context.Context) context.Context {
+// outgoing adds what goes with every call: the client's metadata and token, the trace context of the span in ctx, and
+// route if any.
+func (c *channel) outgoing(ctx context.Context, route string) context.Context {
 	pairs := c.config.metadata
 	if c.config.propagator != nil {
 		carrier := propagation.MapCarrier{}
@@ -92,6 +95,9 @@ func (c *channel) outgoing(ctx context.Context) context.Context {
 		for key, value := range carrier {
 			pairs = append(pairs[:len(pairs):len(pairs)], key, value)
 		}
+	}
+	if route != "" {
+		pairs = append(pairs[:len(pairs):len(pairs)], routeKey, route)
 	}
 	if len(pairs) == 0 {
 		return ctx
@@ -120,10 +126,21 @@ func (c *channels) current() *channel {
 	return c.list[0]
 }
 
-// candidates are where a session may be opened, in the order of preference.
+// acquire gives the one where new calls go, with a call counted on it.
+func (c *channels) acquire() *channel {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list[0].lines++
+	return c.list[0]
+}
+
+// candidates are where a session may be opened, in the order of preference, with a call counted on each.
 func (c *channels) candidates() []*channel {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, candidate := range c.list {
+		candidate.lines++
+	}
 	return append([]*channel(nil), c.list...)
 }
 
@@ -140,8 +157,8 @@ func (c *channels) prefer(preferred *channel) {
 }
 
 // leave says that the gateway there shuts down: the other targets come first, and a fresh connection to this one, which
-// may lead to another process behind the same address, last. The old connection stays as long as sessions use it. Gives
-// the fresh one; nil where it was left before.
+// may lead to another process behind the same address, last. The old connection stays as long as calls use it. Gives
+// the fresh one, with a call counted on it; nil where it was left before.
 func (c *channels) leave(left *channel) *channel {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,6 +175,7 @@ func (c *channels) leave(left *channel) *channel {
 			return nil // the same target was good before
 		}
 		fresh = made
+		fresh.lines++
 		c.list = append(append(append([]*channel(nil), c.list[:at]...), c.list[at+1:]...), fresh)
 		c.replaced = append(c.replaced, left)
 		break
@@ -173,11 +191,13 @@ func (c *channels) use(used *channel) {
 	used.lines++
 }
 
-// release says that a call on a channel is over.
-func (c *channels) release(used *channel) {
+// release says that a call on each of these channels is over.
+func (c *channels) release(used ...*channel) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	used.lines--
+	for _, channel := range used {
+		channel.lines--
+	}
 	c.closeUnused()
 }
 

@@ -496,8 +496,9 @@ func (c *Client) SynthesizeOnceEvents(
 		if settings == nil {
 			settings = &SynthesisSettings{}
 		}
-		channel := c.in.channels.current()
-		ctx, cancel := context.WithCancel(channel.outgoing(ctx))
+		channel := c.in.channels.acquire()
+		defer c.in.channels.release(channel)
+		ctx, cancel := context.WithCancel(channel.outgoing(ctx, ""))
 		defer cancel()
 		call, err := channel.synthesis().Synthesize(ctx, &speechv1.SynthesizeRequest{
 			Text: strings.ToValidUTF8(text, "\uFFFD"), Settings: settings, AudioFormat: config.audioFormat,
@@ -597,14 +598,15 @@ func unary[T any](
 	ctx context.Context, c *Client, limit time.Duration, call func(context.Context, *channel) (T, error),
 ) (T, error) {
 	defer runtime.KeepAlive(c)
-	channel := c.in.channels.current()
+	channel := c.in.channels.acquire()
+	defer c.in.channels.release(channel)
 	limited := ctx
 	if _, hasDeadline := ctx.Deadline(); !hasDeadline {
 		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	answer, err := call(channel.outgoing(limited), channel)
+	answer, err := call(channel.outgoing(limited, ""), channel)
 	if err != nil {
 		var none T
 		return none, c.in.failed(ctx, channel, err, false)

@@ -152,8 +152,10 @@ func (c *Client) SettingsStream(ctx context.Context) (*SettingsStream, error) {
 	if !ok {
 		return nil, clientClosed()
 	}
+	channel := in.channels.acquire()
+	defer in.channels.release(channel) // the line counts by itself
 	in.mu.Lock()
-	in.line = newLine(context.WithoutCancel(ctx), &in.core, in, in.channels.current(), controlProtocol)
+	in.line = newLine(context.WithoutCancel(ctx), &in.core, in, channel, controlProtocol, "")
 	unlink := context.AfterFunc(ctx, func() { in.stop(contextError(ctx)) })
 	in.onFinished = func() { unlink(); release() }
 	in.mu.Unlock()

@@ -47,11 +47,12 @@ type fakeGateway struct {
 	synthesis  chan *fakeCall[speechv1.SynthesizeStreamRequest, speechv1.SynthesizeStreamResponse]
 	transcribe chan *fakeCall[speechv1.TranscribeStreamRequest, speechv1.TranscribeStreamResponse]
 	control    chan *fakeCall[speechv1.UpdateSettingsRequest, speechv1.UpdateSettingsResponse]
-	closed     chan *speechv1.CloseSessionRequest
+	closed     chan fakeClose
 	// What the calls with one answer do; nil: UNIMPLEMENTED.
 	once      func(*speechv1.SynthesizeRequest, grpc.ServerStreamingServer[speechv1.SynthesizeResponse]) error
 	recognize func(context.Context, *speechv1.RecognizeRequest) (*speechv1.RecognizeResponse, error)
 	voices    func(context.Context, *speechv1.ListVoicesRequest) (*speechv1.ListVoicesResponse, error)
+	trace     func(*speechv1.GetTraceRequest, grpc.ServerStreamingServer[speechv1.GetTraceResponse]) error
 }
 
 // cuttable is a listener whose connections can be cut.
@@ -59,11 +60,26 @@ type cuttable struct {
 	net.Listener
 	mu    sync.Mutex
 	conns []net.Conn
+	open  atomic.Int64
+}
+
+// counted is a connection that counts as long as it is open.
+type counted struct {
+	net.Conn
+	once sync.Once
+	open *atomic.Int64
+}
+
+func (c *counted) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
 }
 
 func (l *cuttable) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err == nil {
+		l.open.Add(1)
+		conn = &counted{Conn: conn, open: &l.open}
 		l.mu.Lock()
 		l.conns = append(l.conns, conn)
 		l.mu.Unlock()
@@ -81,6 +97,16 @@ func (g *fakeGateway) cut() {
 	g.listener.conns = nil
 }
 
+// awaitConnections waits until the gateway has so many connections.
+func (g *fakeGateway) awaitConnections(t *testing.T, wanted int64) {
+	t.Helper()
+	for deadline := time.Now().Add(hang); g.listener.open.Load() != wanted; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the gateway has %d connections, not %d", g.listener.open.Load(), wanted)
+		}
+	}
+}
+
 func newFake(t testing.TB, options ...grpc.ServerOption) *fakeGateway {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -94,7 +120,7 @@ func newFake(t testing.TB, options ...grpc.ServerOption) *fakeGateway {
 		synthesis:  make(chan *fakeCall[speechv1.SynthesizeStreamRequest, speechv1.SynthesizeStreamResponse], 16),
 		transcribe: make(chan *fakeCall[speechv1.TranscribeStreamRequest, speechv1.TranscribeStreamResponse], 16),
 		control:    make(chan *fakeCall[speechv1.UpdateSettingsRequest, speechv1.UpdateSettingsResponse], 16),
-		closed:     make(chan *speechv1.CloseSessionRequest, 16),
+		closed:     make(chan fakeClose, 16),
 	}
 	speechv1.RegisterSynthesisServiceServer(g.server, g)
 	speechv1.RegisterTranscriptionServiceServer(g.server, g)
@@ -129,11 +155,24 @@ func (g *fakeGateway) UpdateSettings(
 	return serve(stream, g.control)
 }
 
-func (g *fakeGateway) CloseSession(_ context.Context, request *speechv1.CloseSessionRequest) (
+// fakeClose is the end of a session from outside.
+type fakeClose struct {
+	request  *speechv1.CloseSessionRequest
+	metadata metadata.MD
+}
+
+func (g *fakeGateway) CloseSession(ctx context.Context, request *speechv1.CloseSessionRequest) (
 	*speechv1.CloseSessionResponse, error,
 ) {
-	g.closed <- request
+	incoming, _ := metadata.FromIncomingContext(ctx)
+	g.closed <- fakeClose{request, incoming}
 	return &speechv1.CloseSessionResponse{}, nil
+}
+
+func (g *fakeGateway) GetTrace(
+	request *speechv1.GetTraceRequest, stream grpc.ServerStreamingServer[speechv1.GetTraceResponse],
+) error {
+	return g.trace(request, stream)
 }
 
 func (g *fakeGateway) Synthesize(
@@ -240,6 +279,17 @@ func (c *fakeCall[Req, Res]) gone(t *testing.T) error {
 		}
 	}
 }
+
+// lead sends the initial metadata as a balancer does that says which way it took.
+func (c *fakeCall[Req, Res]) lead(t testing.TB, route string) {
+	t.Helper()
+	if err := c.stream.SendHeader(metadata.Pairs("wavegate-route", route)); err != nil {
+		t.Errorf("the initial metadata could not be sent: %v", err)
+	}
+}
+
+// routes are the ways that the call asks a balancer to take.
+func (c *fakeCall[Req, Res]) routes() []string { return c.metadata.Get("wavegate-route") }
 
 // say sends an event of a synthesis session.
 func (c *fakeCall[Req, Res]) say(t testing.TB, event any) {

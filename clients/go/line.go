@@ -65,17 +65,20 @@ type line struct {
 	queued    int
 	written   int
 	sessionID string // what the gateway named the session, which it does before the upstream has accepted it
+	route     string // what leads a balancer to the same gateway again; empty where there is none, or it does not say
 	over      bool
 	cancelled bool          // this side ended the call
 	failure   *Error        // why it is over, unless it ended in good order
 	held      chan struct{} // while open, nothing is handed on; nil where nothing holds it
 }
 
-// newLine makes a call. The lock of the core is held.
-func newLine(ctx context.Context, core *core, owner lineOwner, channel *channel, protocol protocol) *line {
-	ctx, cancel := context.WithCancel(channel.outgoing(ctx))
+// newLine makes a call; route, if any, is that of an earlier one. The lock of the core is held.
+func newLine(
+	ctx context.Context, core *core, owner lineOwner, channel *channel, protocol protocol, route string,
+) *line {
+	ctx, cancel := context.WithCancel(channel.outgoing(ctx, route))
 	l := &line{
-		core: core, owner: owner, channel: channel, protocol: protocol, ctx: ctx, cancel: cancel,
+		core: core, owner: owner, channel: channel, protocol: protocol, ctx: ctx, cancel: cancel, route: route,
 		work: make(chan struct{}, 1), readerDone: make(chan struct{}), writerDone: make(chan struct{}),
 	}
 	core.channels.use(channel)
@@ -233,11 +236,14 @@ func (l *line) receive() (stream grpc.ClientStream, answered, last bool, err err
 	}
 	l.core.spawn(func() { l.write(stream) })
 	if header, headerErr := stream.Header(); headerErr == nil {
+		l.core.mu.Lock()
 		if named := header.Get("wavegate-session-id"); len(named) > 0 {
-			l.core.mu.Lock()
 			l.sessionID = named[0]
-			l.core.mu.Unlock()
 		}
+		if route := header.Get(routeKey); len(route) > 0 {
+			l.route = route[0]
+		}
+		l.core.mu.Unlock()
 	}
 	for {
 		message := l.protocol.newMessage()

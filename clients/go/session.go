@@ -122,6 +122,9 @@ type unfinished struct {
 	start, end int64 // where in the audio it lies
 }
 
+// drainingDelays say how long to wait before asking again where every gateway that answered shuts down.
+var drainingDelays = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second}
+
 // delays says how long to wait before each try.
 type delays struct{ tries int }
 
@@ -133,7 +136,12 @@ func (d *delays) next() time.Duration {
 		delay = firstDelays[d.tries]
 	}
 	d.tries++
-	return time.Duration(float64(delay) * (0.8 + 0.4*rand.Float64())) // so that clients do not come all at once
+	return spread(delay)
+}
+
+// spread varies a delay, so that clients do not come all at once.
+func spread(delay time.Duration) time.Duration {
+	return time.Duration(float64(delay) * (0.8 + 0.4*rand.Float64()))
 }
 
 // sleep gives false where the context is done first.
@@ -570,9 +578,46 @@ func checkAck(ack *SettingsAck) (*SettingsAck, error) {
 // --- opening -------------------------------------------------------------------------------------
 
 // openSomewhere opens a session on the first target that takes it; gives what the last one says against it.
+//
+// Where that is a gateway that shuts down, all are asked again a few times: a balancer may need a second until it leads
+// elsewhere.
 func (s *session) openSomewhere(ctx context.Context, start proto.Message) (*line, response, error) {
+	for _, delay := range drainingDelays {
+		line, opened, err := s.openOnce(ctx, start)
+		if err == nil || !isUnavailable(err) || !asError(err).isDraining() {
+			return line, opened, err
+		}
+		if err := s.waitToOpen(ctx, spread(delay)); err != nil {
+			return nil, response{}, err
+		}
+	}
+	return s.openOnce(ctx, start)
+}
+
+// waitToOpen waits for so long; an error where the context is done first, or the session is over.
+func (s *session) waitToOpen(ctx context.Context, delay time.Duration) error {
+	delayed, cancel := context.WithTimeout(ctx, delay)
+	defer cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.finished && s.wait(delayed) == nil {
+		continue
+	}
+	switch {
+	case s.finished:
+		return s.closedError()
+	case ctx.Err() != nil:
+		return contextError(ctx)
+	}
+	return nil
+}
+
+// openOnce opens a session on the first target that takes it; gives what the last one says against it.
+func (s *session) openOnce(ctx context.Context, start proto.Message) (*line, response, error) {
 	candidates := s.channels.candidates()
-	freshOnes := 0
+	held := candidates // nobody else's leaving closes the connection to one that is still to be asked
+	defer func() { s.channels.release(held...) }()
+	targets, freshOnes := len(candidates), 0
 	for {
 		channel := candidates[0]
 		candidates = candidates[1:]
@@ -584,11 +629,12 @@ func (s *session) openSomewhere(ctx context.Context, start proto.Message) (*line
 		if !isUnavailable(err) {
 			return nil, response{}, err
 		}
-		if asError(err).Reason == "GATEWAY_DRAINING" {
+		if asError(err).isDraining() {
 			if fresh := s.channels.leave(channel); fresh != nil {
+				held = append(held[:len(held):len(held)], fresh)
 				// Behind the same address there may be another process; one look is enough.
 				freshOnes++
-				if freshOnes <= len(s.channels.candidates()) {
+				if freshOnes <= targets {
 					candidates = append(candidates, fresh)
 				}
 			}
@@ -601,7 +647,7 @@ func (s *session) openSomewhere(ctx context.Context, start proto.Message) (*line
 
 // openAt opens a session. One whose call is lost before the upstream has accepted it is resumed.
 func (s *session) openAt(ctx context.Context, channel *channel, start proto.Message) (*line, response, error) {
-	line, err := s.begin(channel, start)
+	line, err := s.begin(channel, start, "")
 	if err != nil {
 		return nil, response{}, err
 	}
@@ -615,15 +661,19 @@ func (s *session) openAt(ctx context.Context, channel *channel, start proto.Mess
 	if asError(err).Kind != KindConnectionLost || sessionID == "" || window == 0 {
 		return nil, response{}, err
 	}
-	line, opened, _, err = s.takeUp(ctx, channel, sessionID, 0, window, &delays{})
+	line, opened, _, err = s.takeUp(ctx, line, sessionID, 0, window, &delays{})
 	return line, opened, err
 }
 
-// takeUp resumes a session; gives also how many tries it took, and what made the last one fail.
+// takeUp resumes the session of a lost call; gives also how many tries it took, and what made the last one fail.
 func (s *session) takeUp(
-	ctx context.Context, channel *channel, sessionID string, lastReceived int64, window time.Duration, delays *delays,
+	ctx context.Context, lost *line, sessionID string, lastReceived int64, window time.Duration, delays *delays,
 ) (*line, response, int, error) {
 	start := s.kind.resumption(sessionID, lastReceived)
+	channel := lost.channel
+	s.mu.Lock()
+	route := lost.route
+	s.mu.Unlock()
 	failure := error(&Error{
 		Kind: KindGatewayUnavailable, Code: codes.Unavailable,
 		Message: fmt.Sprintf("the gateway at %s does not answer", channel.target),
@@ -634,7 +684,7 @@ func (s *session) takeUp(
 		if !sleep(windowed, delays.next()) {
 			break
 		}
-		line, err := s.begin(channel, start)
+		line, err := s.begin(channel, start, route)
 		if err != nil {
 			return nil, response{}, attempt, err
 		}
@@ -663,13 +713,13 @@ func (s *session) takeUp(
 }
 
 // begin makes a call that opens or resumes the session; an error where the session is over already.
-func (s *session) begin(channel *channel, start proto.Message) (*line, error) {
+func (s *session) begin(channel *channel, start proto.Message, route string) (*line, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finished {
 		return nil, s.closedError()
 	}
-	line := newLine(s.ctx, &s.core, s, channel, s.protocol)
+	line := newLine(s.ctx, &s.core, s, channel, s.protocol, route)
 	s.openings[line] = &opening{done: make(chan struct{})}
 	line.put(s.kind.request(1, start))
 	return line, nil
@@ -779,7 +829,11 @@ func (s *session) onOver(line *line, failure *Error) {
 		ctx, cancel := context.WithCancel(s.ctx)
 		resuming := &task{ctx, cancel}
 		s.resuming = resuming
-		s.spawn(func() { s.resume(resuming, line, failure) })
+		s.channels.use(line.channel) // it is needed again, also where its gateway was left meanwhile
+		s.spawn(func() {
+			defer s.channels.release(line.channel)
+			s.resume(resuming, line, failure)
+		})
 		s.notify() // whose input was not written yet need not wait: the next call sends it again
 	default:
 		s.giveUp(nil, s.toldWhatIsLost(failure, nil))
@@ -800,7 +854,7 @@ func (s *session) resume(resuming *task, lost *line, failure *Error) {
 	window -= began.Sub(s.outageSince)
 	delays, sessionID, lastReceived := s.outageDelays, s.started.GetSessionId(), s.lastReceived
 	s.mu.Unlock()
-	line, response, attempts, err := s.takeUp(resuming.ctx, lost.channel, sessionID, lastReceived, window, delays)
+	line, response, attempts, err := s.takeUp(resuming.ctx, lost, sessionID, lastReceived, window, delays)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.resuming != resuming || s.finished {
@@ -873,7 +927,9 @@ func (s *session) move(moving *task, timeLeft time.Duration) {
 	deadline := time.Now().Add(timeLeft + movePatience)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.channels.leave(s.line.channel)
+	if fresh := s.channels.leave(s.line.channel); fresh != nil {
+		s.channels.release(fresh)
+	}
 	for delays := (&delays{}); ; {
 		if !s.asleep(moving.ctx, delays.next()) {
 			return
@@ -986,13 +1042,13 @@ func (s *session) retire(line *line) {
 		return
 	}
 	s.mu.Lock()
-	sessionID := line.sessionID
+	sessionID, route := line.sessionID, line.route
 	s.mu.Unlock()
 	if sessionID == "" {
 		return
 	}
 	// It takes no more input, or has no call: it is ended from outside.
-	ctx, cancel := context.WithTimeout(line.channel.outgoing(s.ctx), closeTime)
+	ctx, cancel := context.WithTimeout(line.channel.outgoing(s.ctx, route), closeTime)
 	defer cancel()
 	_, _ = line.channel.sessions().CloseSession(ctx, &speechv1.CloseSessionRequest{SessionId: sessionID, Discard: true})
 }

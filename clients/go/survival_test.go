@@ -2,13 +2,16 @@ package wavegate_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	wavegate "example.com/wavegate/clients/go"
 	speechv1 "example.com/wavegate/clients/go/gen/wavegate/speech/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -680,4 +683,303 @@ func TestOpusPacketsMove(t *testing.T) {
 			t.Errorf("a packet came as % x", content)
 		}
 	}
+}
+
+// --- behind a balancer ---------------------------------------------------------------------------
+
+// TestResumeTakesTheSameWay sends back what the balancer says of its way, and the newest of what it has said.
+func TestResumeTakesTheSameWay(t *testing.T) {
+	ctx := testContext(t)
+	gateway := newFake(t)
+	client := connect(t, nil, gateway)
+	opening := make(chan *synthesisCall, 1)
+	go func() {
+		call := accept(t, gateway.synthesis)
+		call.recv(t)
+		call.lead(t, "first")
+		call.say(t, started("s-1"))
+		opening <- call
+	}()
+	session, err := client.Synthesize(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	call := <-opening
+	if routes := call.routes(); len(routes) > 0 {
+		t.Errorf("a new session asks for the way %v", routes)
+	}
+	for _, way := range []struct{ asked, told string }{
+		{"first", ""}, {"first", "second"}, {"second", ""},
+	} {
+		call.end <- status.Error(codes.Unavailable, "the network has failed")
+		call = accept(t, gateway.synthesis)
+		call.recv(t)
+		if routes := call.routes(); !slices.Equal(routes, []string{way.asked}) {
+			t.Errorf("it asks for the way %v, not %q", routes, way.asked)
+		}
+		if way.told != "" {
+			call.lead(t, way.told)
+		}
+		call.say(t, resumed("s-1", 1))
+		next[*wavegate.SessionResumed](t, ctx, session)
+	}
+}
+
+// TestLossBeforeTheAnswerTakesTheSameWay knows the way by then, as it knows the session.
+func TestLossBeforeTheAnswerTakesTheSameWay(t *testing.T) {
+	ctx := testContext(t)
+	gateway := newFake(t)
+	client := connect(t, nil, gateway)
+	go func() {
+		call := accept(t, gateway.synthesis)
+		call.recv(t)
+		if err := call.stream.SendHeader(map[string][]string{
+			"wavegate-session-id": {"s-7"}, "wavegate-route": {"its-own"},
+		}); err != nil {
+			t.Error(err)
+		}
+		call.end <- status.Error(codes.Unavailable, "the network has failed")
+		again := accept(t, gateway.synthesis)
+		again.recv(t)
+		if routes := again.routes(); !slices.Equal(routes, []string{"its-own"}) {
+			t.Errorf("it asks for the way %v", routes)
+		}
+		again.say(t, resumed("s-7", 1))
+	}()
+	session, err := client.Synthesize(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = session.Close()
+}
+
+// TestEndFromOutsideTakesTheSameWay ends a session by another call where its own does not hear.
+func TestEndFromOutsideTakesTheSameWay(t *testing.T) {
+	ctx := testContext(t)
+	gateway := newFake(t)
+	client := connect(t, nil, gateway)
+	proceed := make(chan struct{})
+	defer close(proceed)
+	go func() {
+		call := accept(t, gateway.synthesis)
+		call.recv(t)
+		call.lead(t, "its-own")
+		call.ending.Store(true) // it stays open, as one does whose gateway has other things to do
+		call.say(t, started("s-1"))
+	}()
+	session, err := client.Synthesize(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Close(); err != nil {
+		t.Error(err)
+	}
+	closing := <-gateway.closed
+	if routes := closing.metadata.Get("wavegate-route"); !slices.Equal(routes, []string{"its-own"}) {
+		t.Errorf("it asks for the way %v", routes)
+	}
+	if request := closing.request; request.GetSessionId() != "s-1" || !request.GetDiscard() {
+		t.Errorf("the session was ended with %v", request)
+	}
+}
+
+// refuseAll says that the gateway shuts down, to each of so many calls.
+func refuseAll(t *testing.T, gateway *fakeGateway, calls int) {
+	for range calls {
+		call := accept(t, gateway.synthesis)
+		call.recv(t)
+		call.end <- refusal(codes.Unavailable, "GATEWAY_DRAINING", "the gateway is shutting down").Err()
+	}
+}
+
+// TestOpensAsSoonAsTheAddressLeadsElsewhere asks again: a balancer needs a moment to notice that a gateway shuts down.
+func TestOpensAsSoonAsTheAddressLeadsElsewhere(t *testing.T) {
+	ctx := testContext(t)
+	gateway := newFake(t)
+	client := connect(t, nil, gateway)
+	go func() {
+		refuseAll(t, gateway, 7) // twice at each of four times, but the last
+		call := accept(t, gateway.synthesis)
+		call.recv(t)
+		call.say(t, started("s-1"))
+	}()
+	session, err := client.Synthesize(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if session.ID() != "s-1" {
+		t.Errorf("the session is %q", session.ID())
+	}
+	_ = session.Close()
+}
+
+// TestGivesUpWhereEveryGatewayShutsDown says in the end what the last one said.
+func TestGivesUpWhereEveryGatewayShutsDown(t *testing.T) {
+	ctx := testContext(t)
+	first, second := newFake(t), newFake(t)
+	client := connect(t, nil, first, second)
+	refused := make(chan struct{}, 2)
+	for _, gateway := range []*fakeGateway{first, second} {
+		go func() {
+			defer func() { refused <- struct{}{} }()
+			refuseAll(t, gateway, 8)
+		}()
+	}
+	_, err := client.Synthesize(ctx, nil)
+	failure := wantKind(t, err, wavegate.KindGatewayUnavailable)
+	if failure.Reason != "GATEWAY_DRAINING" {
+		t.Errorf("the reason is %q", failure.Reason)
+	}
+	<-refused
+	<-refused
+	if len(first.synthesis)+len(second.synthesis) > 0 {
+		t.Error("they were asked once more")
+	}
+}
+
+// TestWaitingForAnotherGatewayEnds where nobody waits any more.
+func TestWaitingForAnotherGatewayEnds(t *testing.T) {
+	for name, give := range map[string]struct {
+		up   func(*wavegate.Client, context.CancelFunc)
+		kind wavegate.Kind
+	}{
+		"context": {func(_ *wavegate.Client, cancel context.CancelFunc) { cancel() }, wavegate.KindCancelled},
+		"client":  {func(client *wavegate.Client, _ context.CancelFunc) { _ = client.Close() }, wavegate.KindSessionClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(testContext(t))
+			defer cancel()
+			gateway := newFake(t)
+			client := connect(t, nil, gateway)
+			go func() {
+				refuseAll(t, gateway, 6)
+				give.up(client, cancel)
+			}()
+			_, err := client.Synthesize(ctx, nil)
+			wantKind(t, err, give.kind)
+		})
+	}
+}
+
+// leaveGateway opens a session at the second gateway, where the first one shuts down.
+func leaveGateway(t *testing.T, ctx context.Context, client *wavegate.Client, first, second *fakeGateway) {
+	t.Helper()
+	go refuseAll(t, first, 1)
+	synthesize(t, ctx, client, second)
+	if client.Target() != second.target {
+		t.Errorf("the target is %s", client.Target())
+	}
+}
+
+// TestCallsThatAreNoSessionAreFinishedWhereTheyAre though the client has left that gateway for its sessions. Their
+// connection is closed behind them.
+func TestCallsThatAreNoSessionAreFinishedWhereTheyAre(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *wavegate.Client) error{
+		"speech": func(ctx context.Context, client *wavegate.Client) error {
+			speech, err := client.SynthesizeOnce(ctx, "Hello.", nil)
+			if err == nil && string(speech.Audio) != "abcd" {
+				err = fmt.Errorf("the audio is %q", speech.Audio)
+			}
+			return err
+		},
+		"unary": func(ctx context.Context, client *wavegate.Client) error {
+			_, err := client.TranscribeOnce(ctx, []byte("RIFF"), nil)
+			return err
+		},
+		"trace": func(ctx context.Context, client *wavegate.Client) error {
+			spans, err := client.GetSessionTrace(ctx, "s-1")
+			if err == nil && len(spans) != 2 {
+				err = fmt.Errorf("the spans are %v", spans)
+			}
+			return err
+		},
+		"settings": func(ctx context.Context, client *wavegate.Client) error {
+			stream, err := client.SettingsStream(ctx)
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			_, err = stream.UpdateSynthesis(ctx, "s-1", nil, wavegate.WithReset("speed"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			first, second := newFake(t), newFake(t)
+			running, proceed := make(chan struct{}), make(chan struct{})
+			wait := func(ctx context.Context) error {
+				close(running)
+				select {
+				case <-proceed:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			first.once = func(
+				_ *speechv1.SynthesizeRequest, stream grpc.ServerStreamingServer[speechv1.SynthesizeResponse],
+			) error {
+				say := func(audio string) error {
+					return stream.Send(&speechv1.SynthesizeResponse{
+						Event: &speechv1.SynthesizeResponse_Audio{Audio: chunk("u", 0, audio)},
+					})
+				}
+				return errors.Join(say("ab"), wait(stream.Context()), say("cd"), stream.Send(&speechv1.SynthesizeResponse{
+					Event: &speechv1.SynthesizeResponse_UtteranceCompleted{UtteranceCompleted: completed("u")},
+				}))
+			}
+			first.recognize = func(ctx context.Context, _ *speechv1.RecognizeRequest) (*speechv1.RecognizeResponse, error) {
+				return &speechv1.RecognizeResponse{}, wait(ctx)
+			}
+			first.trace = func(
+				_ *speechv1.GetTraceRequest, stream grpc.ServerStreamingServer[speechv1.GetTraceResponse],
+			) error {
+				span := &speechv1.GetTraceResponse{Spans: []*speechv1.TraceSpan{{}}}
+				return errors.Join(stream.Send(span), wait(stream.Context()), stream.Send(span))
+			}
+			go func() {
+				select {
+				case control := <-first.control:
+					request := control.recv(t)
+					if wait(control.stream.Context()) == nil {
+						_ = control.stream.Send(&speechv1.UpdateSettingsResponse{
+							SessionId: "s-1", Event: &speechv1.UpdateSettingsResponse_Ack{Ack: &wavegate.SettingsAck{
+								UpdateId: request.GetUpdateId(), State: speechv1.SettingsAck_STATE_APPLIED,
+							}},
+						})
+					}
+				case <-ctx.Done():
+				}
+			}()
+			client := connect(t, nil, first, second)
+			done := make(chan error, 1)
+			go func() { done <- call(ctx, client) }()
+			<-running
+			leaveGateway(t, ctx, client, first, second)
+			close(proceed)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			first.awaitConnections(t, 0)
+		})
+	}
+}
+
+// TestLostCallOfALeftGateway is resumed there over the connection that it had, though nothing else uses that any more.
+func TestLostCallOfALeftGateway(t *testing.T) {
+	ctx := testContext(t)
+	first, second := newFake(t), newFake(t)
+	client := connect(t, nil, first, second)
+	session, call := synthesize(t, ctx, client, first, wavegate.WithoutMoving())
+	// Another session leaves that gateway.
+	go refuseAll(t, first, 1)
+	synthesize(t, ctx, client, second)
+	call.end <- status.Error(codes.Unavailable, "the network has failed")
+	again := accept(t, first.synthesis)
+	if start := again.recv(t).GetStart(); start.GetResumeSessionId() != "s-1" {
+		t.Errorf("it came with %v", start)
+	}
+	again.say(t, resumed("s-1", 1))
+	next[*wavegate.SessionResumed](t, ctx, session)
 }
