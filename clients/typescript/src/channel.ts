@@ -11,6 +11,9 @@ import { traceHeaders } from "./trace.js";
 /** A gateway's own limit for a whole recording in one request. */
 export const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 
+/** What a balancer puts into the first headers of an answer, and what leads a later call to the same gateway. */
+export const ROUTE_HEADER = "wavegate-route";
+
 /** How long the addresses of a name are used before they are looked up again. */
 const RESOLVED_FOR_MS = 30_000;
 
@@ -48,7 +51,7 @@ function checkToken(token: string): string {
 /** The connections to one target, with what every call of it carries. */
 export class Channel {
   readonly target: string;
-  /** The bidirectional calls that are open on it. */
+  /** The calls that are open on it. */
   readonly calls = new Set<Call>();
   readonly #options: ChannelOptions;
   readonly #address: Address;
@@ -108,14 +111,19 @@ export class Channel {
     return { response, connection };
   }
 
-  /** One request, one answer; rejects with a `WavegateError`, or with the signal's reason. */
+  /**
+   * One request, one answer; rejects with a `WavegateError`, or with the signal's reason.
+   *
+   * `route` is what a balancer said of the gateway that has to answer; empty for any.
+   */
   async unary<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
     request: MessageShape<I>,
     timeoutMs: number | undefined,
     signal?: AbortSignal,
+    route = "",
   ): Promise<MessageShape<O>> {
-    const headers = await this.headers();
+    const headers = routed(await this.headers(), route);
     for (let tries = 1; ; tries++) {
       const scope = new Scope(signal);
       const call = cancelling(scope);
@@ -234,6 +242,15 @@ export class Channel {
     }
     return connection;
   }
+}
+
+/** The same headers, with what leads a balancer to one gateway where that is known. */
+export function routed(headers: Headers, route: string): Headers {
+  const all = new Headers(headers);
+  if (route !== "") {
+    all.set(ROUTE_HEADER, route);
+  }
+  return all;
 }
 
 function cancelling(scope: Scope): Call {

@@ -1,6 +1,6 @@
 import type { DescMessage, DescMethodBiDiStreaming, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Call, Channel } from "./channel.js";
+import { type Call, type Channel, ROUTE_HEADER, routed } from "./channel.js";
 import type { Connection } from "./connection.js";
 import { WavegateError } from "./errors.js";
 import { settledWithin } from "./time.js";
@@ -39,6 +39,8 @@ export class Line<I extends DescMessage, O extends DescMessage> implements Call 
   written = 0;
   /** What the gateway named the session, which it does before the upstream has accepted it. */
   sessionId: string;
+  /** What leads a balancer to the same gateway again; empty where there is none, or it does not say. */
+  route: string;
   over = false;
   /** Whether this side ended the call. */
   cancelled = false;
@@ -60,21 +62,23 @@ export class Line<I extends DescMessage, O extends DescMessage> implements Call 
   #inputDone: (() => void) | undefined;
   readonly #inputEnded: Promise<void>;
 
+  /** `lost` is the call that this one follows, to the same gateway if that can be had. */
   constructor(
     owner: LineOwner<I, O>,
     channel: Channel,
     method: DescMethodBiDiStreaming<I, O>,
     headers: Headers,
-    prefer?: Connection,
+    lost?: Line<I, O>,
   ) {
     this.#owner = new WeakRef(owner);
     this.channel = channel;
     this.sessionId = "";
+    this.route = lost?.route ?? "";
     this.#inputEnded = new Promise((resolve) => {
       this.#inputDone = resolve;
     });
     channel.calls.add(this);
-    this.done = this.#run(method, headers, prefer);
+    this.done = this.#run(method, routed(headers, this.route), lost?.connection);
   }
 
   /** Holds on to the owner, or lets go of it. */
@@ -177,6 +181,7 @@ export class Line<I extends DescMessage, O extends DescMessage> implements Call 
       const opened = await this.channel.stream(method, this.#input(), headers, this.#abort.signal, prefer);
       this.connection = opened.connection;
       this.sessionId ||= opened.response.header.get("wavegate-session-id") ?? "";
+      this.route = opened.response.header.get(ROUTE_HEADER) ?? this.route;
       responses = opened.response.message[Symbol.asyncIterator]();
       while (!last && !this.cancelled) {
         const result = await responses.next();

@@ -678,7 +678,7 @@ export abstract class BaseSession<
   }
 
   #begin(channel: Channel, start: object, lost?: Line<I, O>): Line<I, O> {
-    const line = new Line<I, O>(this, channel, this.method, this.#headers ?? new Headers(), lost?.connection);
+    const line = new Line<I, O>(this, channel, this.method, this.#headers ?? new Headers(), lost);
     line.pin(this);
     this.#openings.set(line, deferred());
     line.put(this.makeRequest(1n, { case: "start", value: start }));
@@ -1026,7 +1026,7 @@ async function retire<I extends DescMessage, O extends DescMessage>(
     if (isKept && line.connection !== undefined && !(await line.discard(last)) && line.sessionId !== "") {
       // It takes no more input, or has no call: it is ended from outside.
       const request = create(CloseSessionRequestSchema, { sessionId: line.sessionId, discard: true });
-      await line.channel.unary(SessionService.method.closeSession, request, CLOSE_TIMEOUT_MS);
+      await line.channel.unary(SessionService.method.closeSession, request, CLOSE_TIMEOUT_MS, undefined, line.route);
     }
   } catch {
     // The gateway ends it by itself when its window is over.

@@ -3,6 +3,8 @@ import * as http2 from "node:http2";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import {
   Client,
+  CloseSessionRequestSchema,
+  CloseSessionResponseSchema,
   msFromDuration,
   type SynthesisOptions,
   type SynthesisSession,
@@ -12,6 +14,7 @@ import {
   type TranscriptionSession,
   WavegateError,
 } from "@wavegate/client";
+import { create } from "@bufbuild/protobuf";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { type FakeCall, FakeGateway, soon, status } from "./fake.js";
 
@@ -186,6 +189,61 @@ describe("a lost call", () => {
     const last = events.at(-1);
     assert(last?.case === "sessionResumed");
     assert.equal(last.value.attempts, 3);
+    again.ended();
+    await soon(session.close());
+  });
+
+  it("is resumed, and ended from outside, where the balancer led it before", async () => {
+    const gateway = await start();
+    const client = connect(gateway);
+    const opening = client.synthesize({});
+    const call = await gateway.call();
+    assert.equal(call.headers["wavegate-route"], undefined);
+    call.respond({ "wavegate-session-id": "s1", "wavegate-route": "one" });
+    call.started("s1");
+    const session = await soon(opening);
+    call.disconnect();
+    const unanswered = await gateway.call();
+    assert.equal(unanswered.headers["wavegate-route"], "one");
+    unanswered.disconnect();
+    const second = await gateway.call();
+    assert.equal(second.headers["wavegate-route"], "one");
+    second.respond({ "wavegate-session-id": "s1", "wavegate-route": "two" });
+    second.started("s1", { resumed: true }, { sequence: 1 });
+    await readUntil(session, "sessionResumed");
+    second.disconnect();
+    const third = await gateway.call();
+    assert.equal(third.headers["wavegate-route"], "two");
+    third.respond({ "wavegate-session-id": "s1" });
+    third.started("s1", { resumed: true }, { sequence: 1 });
+    await readUntil(session, "sessionResumed");
+    third.disconnect();
+    assert.equal((await gateway.call()).headers["wavegate-route"], "two");
+    const ending = session.abort();
+    const closing = await gateway.call("CloseSession");
+    assert.equal(closing.headers["wavegate-route"], "two");
+    assert.equal((await closing.request(CloseSessionRequestSchema)).sessionId, "s1");
+    closing.write(create(CloseSessionResponseSchema));
+    closing.end();
+    await soon(ending);
+    const other = await speak(gateway, client);
+    assert.equal(other.call.headers["wavegate-route"], undefined);
+    other.call.ended();
+    await soon(other.session.close());
+  });
+
+  it("is resumed where the balancer led it also before the session was open", async () => {
+    const gateway = await start();
+    const opening = connect(gateway).transcribe({});
+    const call = await gateway.call("TranscribeStream");
+    call.respond({ "wavegate-session-id": "t1", "wavegate-route": "one" });
+    call.event({ case: "connection", value: {} });
+    await new Promise((resolve) => setImmediate(resolve));
+    call.disconnect();
+    const again = await gateway.call("TranscribeStream");
+    assert.equal(again.headers["wavegate-route"], "one");
+    again.started("t1", {}, { sequence: 1 });
+    const session = await soon(opening);
     again.ended();
     await soon(session.close());
   });
@@ -405,10 +463,15 @@ describe("a gateway that shuts down", () => {
 
   it("is looked for at the same address, where another process may answer", async () => {
     const gateway = await start();
-    const { session, call } = await speak(gateway);
+    const opening = connect(gateway).synthesize({});
+    const call = await gateway.call();
+    call.respond({ "wavegate-session-id": "s1", "wavegate-route": "one" });
+    call.started("s1");
+    const session = await soon(opening);
     call.event(AWAY);
     const other = await gateway.call();
     assert.notEqual(other.stream.session, call.stream.session);
+    assert.equal(other.headers["wavegate-route"], undefined); // that would lead to the one that shuts down
     other.started("s2");
     await readUntil(session, "sessionMoved");
     other.ended();
