@@ -29,6 +29,8 @@ export const RESUME_WINDOW_MS = 30_000;
 export const OPEN_TIMEOUT_MS = 30_000;
 /** Input that is taken while there is no call: half a minute of 16-bit samples at 16000 Hz. Then senders wait. */
 const KEPT_BYTES = 1024 * 1024;
+/** How long to wait before asking again where every gateway that answered shuts down. */
+const DRAINING_DELAYS_MS = [100, 300, 1_000] as const;
 /** How long a session that was told to go away looks for another gateway, beyond the time that it was given. */
 const MOVE_PATIENCE_MS = 30_000;
 /** How long one try for that may take. */
@@ -306,7 +308,7 @@ export abstract class BaseSession<
     const openTimeoutMs = this.#options.openTimeoutMs ?? OPEN_TIMEOUT_MS;
     const scope = new Scope(signal, openTimeoutMs);
     try {
-      const opened = await this.#openSomewhere(this.startMessage, scope.signal);
+      const opened = await this.#openPatiently(this.startMessage, scope.signal);
       this.#log.countStart();
       const event = this.receive(opened.response);
       if (event !== undefined) {
@@ -577,7 +579,44 @@ export abstract class BaseSession<
 
   // --- opening ---------------------------------------------------------------------------------
 
-  /** Opens a session on the first target that takes it; throws what the last one says against it. */
+  /**
+   * Opens a session on the first target that takes it; throws what the last one says against it.
+   *
+   * Where that is a gateway that shuts down, all are asked again a few times: a balancer may need a second until it leads
+   * elsewhere.
+   */
+  async #openPatiently(start: object, signal: AbortSignal): Promise<{ line: Line<I, O>; response: MessageShape<O> }> {
+    for (const delayMs of DRAINING_DELAYS_MS) {
+      try {
+        return await this.#openSomewhere(start, signal);
+      } catch (error) {
+        if (!isUnavailable(error) || error.reason !== "GATEWAY_DRAINING" || signal.aborted) {
+          throw error;
+        }
+      }
+      await this.#sleepUntilClosed(delayMs * (0.8 + 0.4 * Math.random()), signal); // not all at once
+    }
+    return this.#openSomewhere(start, signal);
+  }
+
+  /** Waits; rejects where the client is closed meanwhile, and with the signal's reason. */
+  async #sleepUntilClosed(ms: number, signal: AbortSignal): Promise<void> {
+    const scope = new Scope(signal);
+    const work = {
+      cancel: (): void => {
+        scope.abort(sessionClosed("the client was closed"));
+      },
+    };
+    this.#channels.work.add(work);
+    try {
+      await sleep(ms, scope.signal);
+    } finally {
+      this.#channels.work.delete(work);
+      scope.end();
+    }
+  }
+
+  /** Asks each target once; throws what the last one says against it. */
   async #openSomewhere(start: object, signal: AbortSignal): Promise<{ line: Line<I, O>; response: MessageShape<O> }> {
     const channels = this.#channels.candidates();
     let freshOnes = 0;

@@ -76,6 +76,13 @@ async function listen(
   return { session: await soon(opening), call };
 }
 
+/** Lets what has come be taken note of. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 200; turn++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
 /** Reads events until there is one of a kind; gives all of them. */
 async function readUntil<E extends { readonly case: string }>(
   session: AsyncIterable<E>,
@@ -347,9 +354,7 @@ describe("a lost call", () => {
       }
     })();
     await again.input("start");
-    for (let turn = 0; turn < 200; turn++) {
-      await new Promise((resolve) => setImmediate(resolve));
-    }
+    await turns();
     assert(sent >= 15 && sent <= 17, String(sent));
     again.started("t1", { resumed: true }, { sequence: 1 });
     await soon(sending);
@@ -362,6 +367,7 @@ describe("a lost call", () => {
 });
 
 describe("a gateway that shuts down", () => {
+  const DRAINING = status(14, "GATEWAY_DRAINING", "shutting down");
   const AWAY = { case: "goAway", value: { reason: "GATEWAY_DRAINING", timeLeft: { seconds: 30n, nanos: 0 } } };
 
   it("is left between two utterances; what is heard ends where it is", async () => {
@@ -489,6 +495,54 @@ describe("a gateway that shuts down", () => {
     const session = await soon(opening);
     call.ended();
     await soon(session.close());
+  });
+
+  it("is asked again a few times, as a balancer may need a moment to lead elsewhere", async () => {
+    const gateway = await start();
+    const opening = connect(gateway).synthesize({});
+    for (let look = 0; look < 4; look++) {
+      (await gateway.call()).end(DRAINING);
+    }
+    const call = await gateway.call();
+    call.started("s1");
+    const session = await soon(opening);
+    call.ended();
+    await soon(session.close());
+  });
+
+  it("is said to be what keeps a session from opening where no other one comes", async () => {
+    const gateways = [await start(), await start()];
+    const opening = connect(...gateways).synthesize({});
+    const refused = assert.rejects(soon(opening), { kind: "GATEWAY_UNAVAILABLE", reason: "GATEWAY_DRAINING" });
+    // Four times, each over the connection there was and over a fresh one.
+    const refusing = gateways.map(async (gateway) => {
+      for (let look = 0; look < 8; look++) {
+        (await gateway.call()).end(DRAINING);
+      }
+    });
+    await Promise.all([refused, ...refusing]);
+    assert.deepEqual(gateways.map((gateway) => gateway.calls.length), [8, 8]);
+  });
+
+  it("is not asked again where the client is closed or the caller gives up meanwhile", async () => {
+    const gateway = await start();
+    const client = connect(gateway);
+    const closed = assert.rejects(soon(client.synthesize({})), { kind: "SESSION_CLOSED" });
+    for (let look = 0; look < 6; look++) {
+      (await gateway.call()).end(DRAINING);
+    }
+    await turns();
+    client.close();
+    await closed;
+    const caller = new AbortController();
+    const left = assert.rejects(soon(client.synthesize({}, { signal: caller.signal })), { name: "AbortError" });
+    for (let look = 0; look < 6; look++) {
+      (await gateway.call()).end(DRAINING);
+    }
+    await turns();
+    caller.abort();
+    await left;
+    assert.equal(gateway.calls.length, 12);
   });
 
   it("keeps the resources of the gateway that was left only as long as they are used", async () => {
