@@ -201,12 +201,13 @@ export class Client {
   }
 
   /** Speaks one text, and gives what comes of it as it comes. Leaving the loop early cancels it. */
-  synthesizeOnceEvents(
+  async *synthesizeOnceEvents(
     text: string,
     settings: MessageInitShape<typeof SynthesisSettingsSchema> = {},
     options: SynthesizeOnceOptions = {},
   ): AsyncGenerator<SpeechEvent, void, undefined> {
-    return speechEvents(this.#channel, text, settings, options);
+    // Only now: where it goes may have shut down since it was asked for.
+    yield* speechEvents(this.#channel, text, settings, options);
   }
 
   /**

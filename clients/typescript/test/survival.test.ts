@@ -5,9 +5,12 @@ import {
   Client,
   CloseSessionRequestSchema,
   CloseSessionResponseSchema,
+  GetTraceResponseSchema,
   msFromDuration,
+  RecognizeResponseSchema,
   type SynthesisOptions,
   type SynthesisSession,
+  SynthesizeResponseSchema,
   type Transcript,
   type TranscriptionEvent,
   type TranscriptionOptions,
@@ -543,6 +546,52 @@ describe("a gateway that shuts down", () => {
     caller.abort();
     await left;
     assert.equal(gateway.calls.length, 12);
+  });
+
+  it("is left with its connection open under calls that are no session", async () => {
+    const [first, second] = [await start(), await start()];
+    const client = connect(first, second);
+    const speaking = client.synthesizeOnce("Hi.");
+    const speech = await first.call("Synthesize");
+    speech.write(create(SynthesizeResponseSchema, { event: { case: "sessionStarted", value: {} } }));
+    const asking = client.getTrace({ sessionId: "s" });
+    const spans = await first.call("GetTrace");
+    spans.write(create(GetTraceResponseSchema, { spans: [{ name: "a" }] }));
+    const transcribing = client.transcribeOnce(CHUNK);
+    const recording = await first.call("Recognize");
+    const later = client.synthesizeOnceEvents("Later.");
+
+    const opening = client.synthesize({});
+    const refused = await first.call();
+    assert.equal(refused.stream.session, speech.stream.session);
+    refused.end(DRAINING);
+    const call = await second.call();
+    call.started("s1");
+    const session = await soon(opening);
+    call.event(AWAY); // leaves once more, which closes what is not used
+    const fresh = await first.call();
+    fresh.started("s2");
+    await readUntil(session, "sessionMoved");
+
+    assert.deepEqual([speech, spans, recording].map((running) => running.stream.destroyed), [false, false, false]);
+    speech.write(create(SynthesizeResponseSchema, { event: { case: "audio", value: { audio: CHUNK } } }));
+    speech.write(create(SynthesizeResponseSchema, { event: { case: "utteranceCompleted", value: {} } }));
+    speech.end();
+    assert.equal((await soon(speaking)).audio.length, CHUNK.length);
+    spans.write(create(GetTraceResponseSchema, { spans: [{ name: "b" }] }));
+    spans.end();
+    assert.deepEqual((await soon(asking)).map((span) => span.name), ["a", "b"]);
+    recording.write(create(RecognizeResponseSchema, { text: "hi" }));
+    recording.end();
+    assert.equal((await soon(transcribing)).text, "hi");
+    const next = soon(later.next());
+    const begun = await first.call("Synthesize");
+    assert.equal(begun.stream.session, fresh.stream.session);
+    begun.write(create(SynthesizeResponseSchema, { event: { case: "sessionStarted", value: {} } }));
+    await next;
+    await later.return();
+    fresh.ended();
+    await soon(session.close());
   });
 
   it("keeps the resources of the gateway that was left only as long as they are used", async () => {
