@@ -2,7 +2,10 @@ package wavegate;
 
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
+import java.util.Set;
+import java.util.WeakHashMap;
 import java.util.concurrent.locks.ReentrantLock;
 
 /** The channels of a client: one a target, the one in use first. */
@@ -10,6 +13,10 @@ final class Channels {
   private final ReentrantLock lock = new ReentrantLock();
   private List<GatewayChannel> channels;
   private final List<GatewayChannel> replaced = new ArrayList<>();
+
+  /** Those of the replaced that are not connected, but for who still knows them. */
+  private final Set<GatewayChannel> released = Collections.newSetFromMap(new WeakHashMap<>());
+
   private boolean closed;
 
   Channels(List<GatewayChannel> channels) {
@@ -53,10 +60,9 @@ final class Channels {
 
   /**
    * The gateway there shuts down: the other targets come first, and a fresh connection to this one last. The old
-   * connection stays as long as sessions use it. Gives the fresh one; null where it was left before.
+   * connection stays as long as calls use it. Gives the fresh one; null where it was left before.
    */
   GatewayChannel leave(GatewayChannel channel) {
-    List<GatewayChannel> unused = new ArrayList<>();
     GatewayChannel fresh = null;
     lock.lock();
     try {
@@ -66,19 +72,18 @@ final class Channels {
         replaced.add(channel);
       }
       for (GatewayChannel old : List.copyOf(replaced)) {
-        if (old.lines() == 0) {
+        if (old.release()) {
           replaced.remove(old);
-          unused.add(old);
+          released.add(old);
         }
       }
+      return fresh;
     } finally {
       lock.unlock();
     }
-    unused.forEach(GatewayChannel::close);
-    return fresh;
   }
 
-  /** How many bidirectional calls are open. */
+  /** How many sessions and streams have a call open. */
   int lines() {
     return all().stream().mapToInt(GatewayChannel::lines).sum();
   }
@@ -108,6 +113,7 @@ final class Channels {
     try {
       List<GatewayChannel> all = new ArrayList<>(channels);
       all.addAll(replaced);
+      all.addAll(released);
       return all;
     } finally {
       lock.unlock();

@@ -447,15 +447,18 @@ public final class Client implements AutoCloseable {
     GatewayChannel channel = channels.current();
     List<TraceSpan> spans = new ArrayList<>();
     try {
-      Iterator<GetTraceResponse> responses =
-          channel.serverStreaming(SessionServiceGrpc.getGetTraceMethod(), request, UNARY_TIMEOUT);
-      while (responses.hasNext()) {
-        spans.addAll(responses.next().getSpansList());
-      }
+      return channel.inUse(
+          () -> {
+            Iterator<GetTraceResponse> responses =
+                channel.serverStreaming(SessionServiceGrpc.getGetTraceMethod(), request, UNARY_TIMEOUT);
+            while (responses.hasNext()) {
+              spans.addAll(responses.next().getSpansList());
+            }
+            return List.copyOf(spans);
+          });
     } catch (StatusRuntimeException e) {
       throw channel.failed(e.getStatus(), e.getTrailers(), !spans.isEmpty());
     }
-    return List.copyOf(spans);
   }
 
   // --- end ----------------------------------------------------------------------------------------

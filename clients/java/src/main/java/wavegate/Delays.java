@@ -10,8 +10,11 @@ final class Delays {
   private int next;
 
   Duration next() {
-    double seconds = SECONDS[Math.min(next++, SECONDS.length - 1)];
-    // So that clients do not come all at once.
+    return about(SECONDS[Math.min(next++, SECONDS.length - 1)]);
+  }
+
+  /** A little more or less, so that clients do not come all at once. */
+  static Duration about(double seconds) {
     return Times.ofSeconds(seconds * ThreadLocalRandom.current().nextDouble(0.8, 1.2));
   }
 }

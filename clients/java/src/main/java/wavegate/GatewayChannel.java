@@ -26,6 +26,7 @@ import java.util.concurrent.CancellationException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Consumer;
+import java.util.function.Supplier;
 
 /** The gRPC channel to one target, with what every call of it carries. */
 final class GatewayChannel {
@@ -46,6 +47,9 @@ final class GatewayChannel {
    */
   private static final int WINDOW_BYTES = 64 * 1024;
 
+  /** What a balancer puts into the headers of an answer, and what leads a later call to the same gateway. */
+  static final Metadata.Key<String> ROUTE = key("wavegate-route");
+
   private static final int CONNECT_MS = 5_000;
 
   /** How often a connection that cannot be made is tried at most. */
@@ -53,14 +57,19 @@ final class GatewayChannel {
 
   final String target;
 
-  /** How many bidirectional calls are open on it. Written under the lock. */
-  private int lines;
-
   private final Settings settings;
   private final ReentrantLock lock = new ReentrantLock();
   private ManagedChannel managed;
   private long madeNanos;
   private boolean closed;
+
+  /** How many calls of a {@link Line} are open, and how many others. */
+  private int lines;
+
+  private int others;
+
+  /** Whether it connects for single calls only, because new ones go elsewhere. */
+  private boolean released;
 
   GatewayChannel(String target, Settings settings) {
     this.target = Targets.check(target, settings.tls());
@@ -86,12 +95,53 @@ final class GatewayChannel {
     }
   }
 
-  void countLine(int more) {
+  private void count(int moreLines, int moreOthers) {
     lock.lock();
     try {
-      lines += more;
+      lines += moreLines;
+      others += moreOthers;
+      disconnectIfReleased();
     } finally {
       lock.unlock();
+    }
+  }
+
+  /** The call of a line has ended. */
+  void lineOver() {
+    count(-1, 0);
+  }
+
+  /** A call that is no {@link Line}, while which the connection is not closed for want of use. */
+  <T> T inUse(Supplier<T> call) {
+    count(0, 1);
+    try {
+      return call.get();
+    } finally {
+      count(0, -1);
+    }
+  }
+
+  /**
+   * Closes the connection if no call uses it. A call that comes all the same, as to resume a session, connects again for
+   * as long as it takes.
+   *
+   * @return false where it is in use, and nothing has happened
+   */
+  boolean release() {
+    lock.lock();
+    try {
+      released |= lines + others == 0;
+      disconnectIfReleased();
+      return released;
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  private void disconnectIfReleased() {
+    if (released && lines + others == 0 && managed != null) {
+      managed.shutdown();
+      managed = null;
     }
   }
 
@@ -172,14 +222,17 @@ final class GatewayChannel {
     return credentials.build();
   }
 
-  /** What goes with a call: the caller's own metadata, the token, and the trace context. */
-  private Metadata headers(Map<String, String> trace) {
+  /** What goes with a call: the caller's own metadata, the token, the trace context, and the route if any. */
+  private Metadata headers(Map<String, String> trace, String route) {
     Metadata headers = new Metadata();
     settings.metadata().forEach(entry -> headers.put(key(entry.getKey()), entry.getValue()));
     if (settings.token() != null) {
       headers.put(key("authorization"), "Bearer " + settings.token());
     }
     trace.forEach((name, value) -> headers.put(key(name), value));
+    if (!route.isEmpty()) {
+      headers.put(ROUTE, route);
+    }
     return headers;
   }
 
@@ -187,12 +240,21 @@ final class GatewayChannel {
     return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
   }
 
-  /** Begins a call. It has no deadline. */
+  /** Begins the call of a line, which says when it is over. It has no deadline. */
   <Q, R> ClientCall<Q, R> begin(
-      MethodDescriptor<Q, R> method, Map<String, String> trace, ClientCall.Listener<R> listener) {
-    ClientCall<Q, R> call = channel().newCall(method, CallOptions.DEFAULT);
-    call.start(listener, headers(trace));
-    return call;
+      MethodDescriptor<Q, R> method,
+      Map<String, String> trace,
+      String route,
+      ClientCall.Listener<R> listener) {
+    count(1, 0);
+    try {
+      ClientCall<Q, R> call = channel().newCall(method, CallOptions.DEFAULT);
+      call.start(listener, headers(trace, route));
+      return call;
+    } catch (RuntimeException e) {
+      lineOver();
+      throw e;
+    }
   }
 
   /**
@@ -203,7 +265,8 @@ final class GatewayChannel {
    */
   <Q, R> R unary(MethodDescriptor<Q, R> method, Q request, Duration timeout) {
     try {
-      return ClientCalls.blockingUnaryCall(withHeaders(), method, options(timeout), request);
+      return inUse(
+          () -> ClientCalls.blockingUnaryCall(withHeaders(""), method, options(timeout), request));
     } catch (StatusRuntimeException e) {
       throw failed(e.getStatus(), e.getTrailers(), false);
     }
@@ -222,18 +285,27 @@ final class GatewayChannel {
 
   /** One request, answered later on; failures come as gRPC's own exceptions. */
   <Q, R> com.google.common.util.concurrent.ListenableFuture<R> future(
-      MethodDescriptor<Q, R> method, Q request, Duration timeout) {
-    return ClientCalls.futureUnaryCall(withHeaders().newCall(method, options(timeout)), request);
+      MethodDescriptor<Q, R> method, Q request, Duration timeout, String route) {
+    count(0, 1);
+    try {
+      var answer =
+          ClientCalls.futureUnaryCall(withHeaders(route).newCall(method, options(timeout)), request);
+      answer.addListener(() -> count(0, -1), Runnable::run);
+      return answer;
+    } catch (RuntimeException e) {
+      count(0, -1);
+      throw e;
+    }
   }
 
-  /** One request, several answers. */
+  /** One request, several answers, to be read {@link #inUse}. */
   <Q, R> java.util.Iterator<R> serverStreaming(MethodDescriptor<Q, R> method, Q request, Duration timeout) {
-    return ClientCalls.blockingServerStreamingCall(withHeaders(), method, options(timeout), request);
+    return ClientCalls.blockingServerStreamingCall(withHeaders(""), method, options(timeout), request);
   }
 
-  private Channel withHeaders() {
+  private Channel withHeaders(String route) {
     return io.grpc.ClientInterceptors.intercept(
-        channel(), MetadataUtils.newAttachHeadersInterceptor(headers(TraceContext.current())));
+        channel(), MetadataUtils.newAttachHeadersInterceptor(headers(TraceContext.current(), route)));
   }
 
   private static CallOptions options(Duration timeout) {

@@ -55,6 +55,9 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
   /** What the gateway named the session, which it does before the upstream has accepted it. */
   String sessionId = "";
 
+  /** What leads a balancer to the same gateway again; empty where there is none, or it does not say. */
+  String route;
+
   /** How many requests were given to it, and how many of them the transport has taken. */
   int queued;
 
@@ -90,6 +93,16 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
   private Metadata closeTrailers;
 
   Line(Owner<Q, R> owner, ReentrantLock lock, Background background, GatewayChannel channel) {
+    this(owner, lock, background, channel, "");
+  }
+
+  Line(
+      Owner<Q, R> owner,
+      ReentrantLock lock,
+      Background background,
+      GatewayChannel channel,
+      String route) {
+    this.route = route;
     this.owner = owner;
     this.lock = lock;
     this.background = background;
@@ -98,8 +111,7 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
 
   void start(MethodDescriptor<Q, R> method, Map<String, String> trace) {
     sendsOne = method.getType().clientSendsOneMessage();
-    call = channel.begin(method, trace, this);
-    channel.countLine(1);
+    call = channel.begin(method, trace, route, this);
     call.request(PREFETCH);
   }
 
@@ -158,13 +170,13 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
   @Override
   public void onHeaders(Metadata headers) {
     String named = headers.get(SESSION_ID);
-    if (named != null) {
-      lock.lock();
-      try {
-        sessionId = named;
-      } finally {
-        lock.unlock();
-      }
+    String led = headers.get(GatewayChannel.ROUTE);
+    lock.lock();
+    try {
+      sessionId = named != null ? named : sessionId;
+      route = led != null ? led : route;
+    } finally {
+      lock.unlock();
     }
   }
 
@@ -187,7 +199,7 @@ final class Line<Q, R> extends ClientCall.Listener<R> {
       closed = true;
       closeStatus = status;
       closeTrailers = trailers;
-      channel.countLine(-1);
+      channel.lineOver();
       if (allWritten != null) {
         allWritten.complete(false);
       }

@@ -53,6 +53,9 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
   /** How long a session that was told to go away looks for another gateway, beyond the time that it was given. */
   private static final Duration MOVE_PATIENCE = Duration.ofSeconds(30);
 
+  /** How long to wait, in seconds, before asking again where every gateway that answered shuts down. */
+  private static final double[] DRAINING_DELAYS = {0.1, 0.3, 1};
+
   /** How long one try for that may take. */
   private static final Duration OPEN_ELSEWHERE = Duration.ofSeconds(5);
 
@@ -541,12 +544,22 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
 
   // --- opening ------------------------------------------------------------------------------------
 
-  /** Opens a session on the first target that takes it; fails with what the last one says against it. */
+  /**
+   * Opens a session on the first target that takes it; fails with what the last one says against it.
+   *
+   * <p>Where that is a gateway that shuts down, all are asked again a few times: a balancer may need a second until it
+   * leads elsewhere.
+   */
   private void openSomewhere(S start, Attempt attempt) {
-    openNext(start, attempt, new ArrayDeque<>(channels.candidates()), 0);
+    openRound(start, attempt, 0);
   }
 
-  private void openNext(S start, Attempt attempt, Deque<GatewayChannel> left, int freshOnes) {
+  private void openRound(S start, Attempt attempt, int round) {
+    openNext(start, attempt, round, new ArrayDeque<>(channels.candidates()), 0);
+  }
+
+  private void openNext(
+      S start, Attempt attempt, int round, Deque<GatewayChannel> left, int freshOnes) {
     GatewayChannel channel = left.remove();
     react(
         openOn(channel, start, attempt),
@@ -568,17 +581,21 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
             return;
           }
           int fresh = freshOnes;
-          if (unavailable.reason().equals("GATEWAY_DRAINING")) {
+          boolean draining = unavailable.reason().equals("GATEWAY_DRAINING");
+          if (draining) {
             // Behind the same address there may be another process; one look is enough.
             GatewayChannel other = channels.leave(channel);
             if (other != null && ++fresh <= channels.candidates().size()) {
               left.add(other);
             }
           }
-          if (left.isEmpty()) {
-            attempt.fail(why);
+          if (!left.isEmpty()) {
+            openNext(start, attempt, round, left, fresh);
+          } else if (draining && round < DRAINING_DELAYS.length) {
+            attempt.after(
+                Delays.about(DRAINING_DELAYS[round]), () -> openRound(start, attempt, round + 1));
           } else {
-            openNext(start, attempt, left, fresh);
+            attempt.fail(why);
           }
         });
   }
@@ -586,7 +603,7 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
   /** Opens a session. One whose call is lost before the upstream has accepted it is resumed. */
   private CompletableFuture<Opened<Q, R>> openOn(GatewayChannel channel, S start, Attempt attempt) {
     CompletableFuture<Opened<Q, R>> result = new CompletableFuture<>();
-    Line<Q, R> begun = begin(channel, start, attempt, null, result);
+    Line<Q, R> begun = begin(channel, start, "", attempt, null, result);
     if (begun == null) {
       return result;
     }
@@ -602,7 +619,7 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
           } else {
             long deadline = System.nanoTime() + resumeWindow.toNanos();
             takeUp(
-                new TakeUp(channel, begun.sessionId, 0, deadline, new Delays(), attempt, survived),
+                new TakeUp(begun, begun.sessionId, 0, deadline, new Delays(), attempt, survived),
                 1,
                 Errors.unavailable("the gateway at " + channel.target + " does not answer"));
           }
@@ -610,9 +627,9 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
     return survived;
   }
 
-  /** What it takes to resume a session. */
+  /** What it takes to resume the session of a lost call. */
   private final class TakeUp {
-    final GatewayChannel channel;
+    final Line<Q, R> lost;
     final S start;
     final long deadlineNanos;
     final Delays delays;
@@ -620,14 +637,14 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
     final CompletableFuture<Opened<Q, R>> result;
 
     TakeUp(
-        GatewayChannel channel,
+        Line<Q, R> lost,
         String sessionId,
         long lastReceived,
         long deadlineNanos,
         Delays delays,
         Attempt attempt,
         CompletableFuture<Opened<Q, R>> result) {
-      this.channel = channel;
+      this.lost = lost;
       this.start = startOfResumed(sessionId, lastReceived);
       this.deadlineNanos = deadlineNanos;
       this.delays = delays;
@@ -649,7 +666,7 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
         delay,
         () -> {
           CompletableFuture<Opened<Q, R>> tried = new CompletableFuture<>();
-          begin(work.channel, work.start, work.attempt, patience, tried);
+          begin(work.lost.channel, work.start, work.lost.route, work.attempt, patience, tried);
           react(
               tried,
               (opened, thrown) -> {
@@ -679,10 +696,11 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
   private Line<Q, R> begin(
       GatewayChannel channel,
       S start,
+      String route,
       Attempt attempt,
       Duration patience,
       CompletableFuture<Opened<Q, R>> result) {
-    Line<Q, R> begun = new Line<>(this, lock, background, channel);
+    Line<Q, R> begun = new Line<>(this, lock, background, channel, route);
     CompletableFuture<R> opening = new CompletableFuture<>();
     begun.opening = opening;
     try {
@@ -850,7 +868,7 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
         });
     takeUp(
         new TakeUp(
-            lost.channel,
+            lost,
             started.getSessionId(),
             lastReceivedSequence,
             outage.sinceNanos() + window.toNanos(),
@@ -1062,7 +1080,9 @@ abstract class SessionCore<Q extends Message, R extends Message, S extends Messa
         CloseSessionRequest.newBuilder().setSessionId(left.sessionId).setDiscard(true).build();
     CompletableFuture<Void> done = new CompletableFuture<>();
     try {
-      var answer = left.channel.future(SessionServiceGrpc.getCloseSessionMethod(), request, CLOSE_TIMEOUT);
+      var answer =
+          left.channel.future(
+              SessionServiceGrpc.getCloseSessionMethod(), request, CLOSE_TIMEOUT, left.route);
       answer.addListener(() -> done.complete(null), Runnable::run);
     } catch (SessionClosedException e) {
       done.complete(null); // the client is closed, and so is its connection

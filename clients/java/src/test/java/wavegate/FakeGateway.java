@@ -57,6 +57,9 @@ final class FakeGateway implements AutoCloseable {
   private final BlockingQueue<Call<?, ?>> transcription = new LinkedBlockingQueue<>();
   private final BlockingQueue<Call<?, ?>> others = new LinkedBlockingQueue<>();
 
+  /** The headers of requests to close a session from outside. */
+  final BlockingQueue<Metadata> closings = new LinkedBlockingQueue<>();
+
   /** Whether calls ask for one request after the other by themselves. */
   private volatile boolean reads = true;
 
@@ -89,6 +92,7 @@ final class FakeGateway implements AutoCloseable {
                       .addMethod(
                           SessionServiceGrpc.getCloseSessionMethod(),
                           (call, headers) -> {
+                            closings.add(headers);
                             call.request(2);
                             call.sendHeaders(new Metadata());
                             call.sendMessage(CloseSessionResponse.getDefaultInstance());
@@ -253,12 +257,20 @@ final class FakeGateway implements AutoCloseable {
 
     /** The gateway names the session before the upstream has accepted it. */
     void sendHeaders(String sessionId) {
+      sendHeaders(sessionId, "");
+    }
+
+    /** Behind a balancer that says which gateway it is. */
+    void sendHeaders(String sessionId, String route) {
       synchronized (call) {
         if (!hasSentHeaders) {
           hasSentHeaders = true;
           Metadata sent = new Metadata();
           if (!sessionId.isEmpty()) {
             sent.put(GatewayChannel.key("wavegate-session-id"), sessionId);
+          }
+          if (!route.isEmpty()) {
+            sent.put(GatewayChannel.key("wavegate-route"), route);
           }
           call.sendHeaders(sent);
         }
@@ -267,6 +279,13 @@ final class FakeGateway implements AutoCloseable {
 
     void end(Status status) {
       end(status, new Metadata());
+    }
+
+    /** The gateway shuts down, and takes nothing new. */
+    void refuse() {
+      end(
+          Status.UNAVAILABLE,
+          trailers(status(Status.Code.UNAVAILABLE, "GATEWAY_DRAINING", "shutting down")));
     }
 
     void end(Status status, Metadata trailers) {

@@ -2,34 +2,47 @@ package wavegate;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.google.protobuf.ByteString;
+import io.grpc.Metadata;
 import io.grpc.Status;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
+import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import wavegate.speech.v1.GetSessionResponse;
+import wavegate.speech.v1.GetTraceResponse;
+import wavegate.speech.v1.RecognizeResponse;
+import wavegate.speech.v1.Session;
 import wavegate.speech.v1.SessionEnded;
 import wavegate.speech.v1.SpeechStarted;
+import wavegate.speech.v1.SynthesizeResponse;
 import wavegate.speech.v1.SynthesizeStreamRequest;
 import wavegate.speech.v1.SynthesizeStreamResponse;
 import wavegate.speech.v1.TranscribeStreamRequest;
 import wavegate.speech.v1.TranscribeStreamResponse;
+import wavegate.speech.v1.TraceSpan;
 import wavegate.speech.v1.Transcript;
+import wavegate.speech.v1.TranscriptionSettings;
+import wavegate.speech.v1.UtteranceCompleted;
 import wavegate.speech.v1.UtteranceFailed;
 
 /** Sessions that lose their call, or whose gateway shuts down. */
 @Timeout(60)
 class SurvivalTest {
   private static final SynthesisOptions MAGNUS = SynthesisOptions.builder().voice("magnus").build();
+
+  private static final Metadata.Key<String> ROUTE = GatewayChannel.key("wavegate-route");
 
   private final FakeGateway gateway = new FakeGateway();
   private final FakeGateway other = new FakeGateway();
@@ -244,6 +257,51 @@ class SurvivalTest {
     session.abort();
   }
 
+  @Test
+  void callsThatFollowALostOneAreLedToTheSameGateway() {
+    Later<SynthesisSession> opening = Later.of(() -> client.synthesize(MAGNUS));
+    call = gateway.synthesisCall();
+    call.request();
+    assertNull(call.headers.get(ROUTE));
+    call.sendHeaders("s-1", "gateway-1");
+    call.started("s-1");
+    SynthesisSession session = opening.get();
+    call.end(Status.UNAVAILABLE);
+    call = gateway.synthesisCall();
+    assertEquals("gateway-1", call.headers.get(ROUTE));
+    call.request();
+    call.resumed("s-1", 1, 1); // and says nothing about its route, which holds on
+    Iterator<SynthesisEvent> events = session.events().iterator();
+    await(events, SessionEvent.Kind.SESSION_RESUMED);
+    call.end(Status.UNAVAILABLE);
+    call = gateway.synthesisCall();
+    assertEquals("gateway-1", call.headers.get(ROUTE));
+    call.request();
+    call.sendHeaders("s-1", "gateway-one");
+    call.resumed("s-1", 1, 1);
+    await(events, SessionEvent.Kind.SESSION_RESUMED);
+    call.end(Status.UNAVAILABLE);
+    call = gateway.synthesisCall();
+    assertEquals("gateway-one", call.headers.get(ROUTE));
+    session.abort(); // while there is no call to say it on
+    assertEquals("gateway-one", FakeGateway.next(gateway.closings, "the end from outside").get(ROUTE));
+  }
+
+  @Test
+  void callThatIsLostBeforeTheSessionWasOpenIsFollowedToTheSameGateway() {
+    Later<TranscriptionSession> opening =
+        Later.of(() -> client.transcribe(TranscriptionOptions.builder().build()));
+    hearing = gateway.transcriptionCall();
+    hearing.request();
+    hearing.sendHeaders("t-1", "gateway-1");
+    hearing.end(Status.UNAVAILABLE);
+    hearing = gateway.transcriptionCall();
+    assertEquals("gateway-1", hearing.headers.get(ROUTE));
+    hearing.request();
+    hearing.started("t-1");
+    opening.get().abort();
+  }
+
   // --- moving -------------------------------------------------------------------------------------
 
   @Test
@@ -395,6 +453,118 @@ class SurvivalTest {
     hearing.transcript("seg-1", "hello", true, 0.1, "f1");
     assertEquals("hello", turn.get().getText());
     session.abort();
+  }
+
+  @Test
+  void anotherSessionIsNotLedToTheGatewayThatIsLeft() {
+    Later<SynthesisSession> opening = Later.of(() -> client.synthesize(MAGNUS));
+    call = gateway.synthesisCall();
+    call.request();
+    call.sendHeaders("s-1", "gateway-1");
+    call.started("s-1");
+    SynthesisSession session = opening.get();
+    call.goAway(10);
+    assertNull(other.synthesisCall().headers.get(ROUTE));
+    session.abort();
+  }
+
+  // --- shutting down ------------------------------------------------------------------------------
+
+  @Test
+  void sessionOpensAsSoonAsItsAddressLeadsElsewhere() {
+    try (Client balanced = Client.connect(gateway.target())) {
+      Later<SynthesisSession> opening = Later.of(() -> balanced.synthesize(MAGNUS));
+      for (int refused = 0; refused < 4; refused++) { // a connection and a fresh one, twice
+        gateway.synthesisCall().refuse();
+      }
+      call = gateway.synthesisCall();
+      call.request();
+      call.started("s-1");
+      opening.get().abort();
+    }
+  }
+
+  @Test
+  void sessionIsRefusedWhereEveryGatewayGoesOnShuttingDown() {
+    try (Client balanced = Client.connect(gateway.target())) {
+      Later<SynthesisSession> opening = Later.of(() -> balanced.synthesize(MAGNUS));
+      for (int refused = 0; refused < 8; refused++) {
+        gateway.synthesisCall().refuse();
+      }
+      assertEquals("GATEWAY_DRAINING", opening.thrown(GatewayUnavailableException.class).reason());
+      assertFalse(gateway.hasCalls());
+      assertEquals(0, balanced.openStreams());
+    }
+  }
+
+  @Test
+  void callsThatAreNoSessionAreFinishedWhereTheyAre() {
+    // Every kind of them by itself, so that none keeps the connection for another.
+    finishedWhereItIs(
+        () -> client.getSession("s-1").getSessionId(),
+        GetSessionResponse.newBuilder().setSession(Session.newBuilder().setSessionId("s-1")).build(),
+        "s-1");
+    finishedWhereItIs(
+        () -> client.getTraceOfSession("s-1").get(0).getName(),
+        GetTraceResponse.newBuilder().addSpans(TraceSpan.newBuilder().setName("x")).build(),
+        "x");
+    finishedWhereItIs(
+        () -> client.transcribeOnce(new byte[10], TranscriptionSettings.getDefaultInstance()).getText(),
+        RecognizeResponse.newBuilder().setText("hello").build(),
+        "hello");
+    SynthesizeResponse completed =
+        SynthesizeResponse.newBuilder()
+            .setUtteranceCompleted(UtteranceCompleted.newBuilder().setUtteranceId("r1"))
+            .build();
+    finishedWhereItIs(
+        () -> {
+          try (SpeechStream stream = client.streamOnce("Hi.", MAGNUS)) {
+            return stream.events().iterator().next().getUtteranceCompleted().getUtteranceId();
+          }
+        },
+        completed,
+        "r1");
+  }
+
+  /** Makes a call, which is answered when the client has left that gateway for its sessions. */
+  private void finishedWhereItIs(Callable<String> ask, Object answer, String expected) {
+    FakeGateway first = client.target().equals(gateway.target()) ? gateway : other;
+    FakeGateway second = first == gateway ? other : gateway;
+    Later<String> asking = Later.of(ask);
+    FakeGateway.Call<Object, Object> asked = first.otherCall();
+    asked.request();
+    Later<SynthesisSession> opening = Later.of(() -> client.synthesize(MAGNUS));
+    first.synthesisCall().refuse();
+    call = second.synthesisCall();
+    call.request();
+    call.started("s-2");
+    opening.get().abort();
+    assertEquals(second.target(), client.target());
+    asked.send(answer);
+    asked.end(Status.OK);
+    assertEquals(expected, asking.get());
+  }
+
+  @Test
+  void sessionsThatOpenAtTheSameTimeDoNotTakeEachOthersConnections() {
+    Later<SynthesisSession> slow = Later.of(() -> client.synthesize(MAGNUS));
+    final var waiting = gateway.synthesisCall();
+    // Meanwhile another one is refused by both, and has both connections replaced.
+    Later<SynthesisSession> quick = Later.of(() -> client.synthesize(MAGNUS));
+    gateway.synthesisCall().refuse();
+    other.synthesisCall().refuse();
+    call = gateway.synthesisCall();
+    call.request();
+    call.started("s-1");
+    quick.get().abort();
+    // The first one still knows the second target by the connection that is gone.
+    waiting.refuse();
+    var elsewhere = other.synthesisCall();
+    elsewhere.request();
+    elsewhere.started("s-2");
+    assertEquals("s-2", slow.get().sessionId());
+    client.close(); // that connection, too
+    elsewhere.awaitOver();
   }
 
   // --- targets ------------------------------------------------------------------------------------
