@@ -2316,6 +2316,7 @@ async def lost_while_draining(case: Case) -> None:
     await speaking.heard(0.1)
     old.terminate()
     await speaking.event("go_away")
+    await listening.event("go_away")
     proxy.refusing = True
     proxy.cut()
     await refused(speaking.wait("u0"), ("CONNECTION_LOST", "GATEWAY_UNAVAILABLE"), "UNAVAILABLE")

@@ -198,3 +198,9 @@ def test_every_reason_of_the_errors_page_is_judged() -> None:
 def test_every_scenario_says_what_is_so() -> None:
     assert len(ALL) > 100
     assert [name for name, scenario in ALL.items() if len(scenario.what) < 25] == []
+
+
+def test_the_page_shows_every_scenario() -> None:
+    page = (REPOSITORY / "docs" / "clients.md").read_text().partition("## What each client does")[2]
+    rows = re.findall(r"^\| `([a-z0-9/-]+)` \|", page, re.MULTILINE)
+    assert rows == sorted(ALL), "write it anew: make conformance, --markdown"
