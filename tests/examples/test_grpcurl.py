@@ -9,8 +9,10 @@ import wave
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
+import pytest
+
 from tests.support.process import environment, running
-from tests.support.tools import path_of
+from tests.support.tools import BUILD_PATIENCE_S, path_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "examples" / "grpcurl.md").read_text()
@@ -21,6 +23,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.timeout(BUILD_PATIENCE_S + 180)
 async def test_the_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     folder = await asyncio.to_thread(path_of, "grpcurl.py")
     async with running() as gateway:
