@@ -46,6 +46,8 @@ def blocks(language: str) -> list[tuple[str, str]]:
     found = []
     for part in PAGE.read_text().split("\n## ")[1:]:
         heading = part.partition("\n")[0]
+        if not heading[0].isdigit():
+            continue  # no task
         of_language = re.findall(rf"^```{language}\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
         assert len(of_language) == 1, f"{heading}: {len(of_language)} blocks in {language}"
         found.append((heading, of_language[0]))
